@@ -1,0 +1,1 @@
+//! Write eBPF programs in Rust: assembler, typed builder, ELF and BTF writer; no LLVM

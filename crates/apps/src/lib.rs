@@ -1,0 +1,1 @@
+//! State machines to replicate: null and kv

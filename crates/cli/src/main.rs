@@ -1,0 +1,3 @@
+//! The `electrode` command.
+
+fn main() {}

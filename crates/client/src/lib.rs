@@ -1,0 +1,1 @@
+//! Client library: sessions, retries and deadlines

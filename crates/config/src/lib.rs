@@ -1,0 +1,1 @@
+//! config.txt: the group in the classic format

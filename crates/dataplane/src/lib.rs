@@ -1,0 +1,1 @@
+//! Loading and attaching the fast path, its maps and its neighbours

@@ -1,0 +1,1 @@
+//! Network namespaces on one machine: hosts, links, faults

@@ -1,0 +1,1 @@
+//! The replica: sockets, timers and the fast path around the protocol core

@@ -1,0 +1,1 @@
+//! Viewstamped Replication as a state machine without I/O, clock or randomness

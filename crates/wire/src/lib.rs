@@ -1,0 +1,1 @@
+//! Electrode's messages as bytes: the fixed header and the postcard bodies
