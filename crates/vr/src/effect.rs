@@ -32,6 +32,8 @@ pub enum Input {
     },
     /// The kernel's side of the log.
     FastPath(FastPathEvent),
+    /// The inputs that were at hand have all been given: queued requests may now leave as one Prepare.
+    Flush,
 }
 
 /// What the fast path reports.

@@ -1,1 +1,25 @@
-//! Viewstamped Replication as a state machine without I/O, clock or randomness
+//! Viewstamped Replication (Liskov & Cowling, "Viewstamped Replication Revisited", 2012) as a state machine without I/O,
+//! clock or randomness: one door in, [`Replica::step`], and ordered [`Effect`]s out.
+//!
+//! The driver owns sockets, disk and time; the kernel's fast path is reached through [`FastPathCommand`] and
+//! [`FastPathEvent`] alone. A broken invariant panics (the process stops: a crash, which the protocol is made for);
+//! bad input never does.
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod effect;
+pub mod ids;
+pub mod message;
+pub mod replica;
+pub mod state_machine;
+
+pub use effect::{Effect, FastPathCommand, FastPathEvent, Input, Note, Promise};
+pub use ids::{
+    ClientId, Digest, GroupId, MAX_REPLICAS, Nonce, OpNumber, ReplicaId, RequestNumber, Time, View,
+};
+pub use message::{Entry, Message, Prepare, Reply};
+pub use replica::{Config, Limits, Replica, Role, Snapshot, Start, Status, Timing};
+pub use state_machine::{RestoreError, StateMachine};

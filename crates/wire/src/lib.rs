@@ -1,1 +1,5 @@
-//! Electrode's messages as bytes: the fixed header and the postcard bodies
+//! Electrode's messages as bytes: the fixed header that the kernel parses, and the bodies.
+
+#![forbid(unsafe_code)]
+
+pub mod header;
