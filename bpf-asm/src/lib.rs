@@ -1,1 +1,13 @@
-//! Write eBPF programs in Rust: assembler, typed builder, ELF and BTF writer; no LLVM
+//! Write eBPF programs in Rust: assembler, typed builder, ELF and BTF writer; no LLVM.
+//!
+//! Bottom up: [`insn`] is the instruction set as types, [`asm`] an assembler with labels, [`builder`] structured code
+//! with typed values on top of it, [`program`] what both of them produce, [`object`] the ELF file that loaders take,
+//! [`btf`] the type information in it, and [`disasm`] prints it all as the kernel's verifier does.
+
+pub mod asm;
+pub mod btf;
+pub mod builder;
+pub mod disasm;
+pub mod insn;
+pub mod object;
+pub mod program;

@@ -1,0 +1,1 @@
+//! Disassembly in the verifier's syntax.

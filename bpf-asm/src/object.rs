@@ -1,0 +1,1 @@
+//! The ELF object writer.
