@@ -10,6 +10,7 @@
 
 mod decode;
 mod encode;
+mod helpers;
 mod ops;
 
 pub use decode::DecodeError;
