@@ -34,7 +34,9 @@ pub const ENTRY_HEADER_BYTES: usize = size_of::<EntryHeader>();
 pub const FLAG_BROADCAST: u8 = 1;
 
 /// The header of every message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned,
+)]
 #[repr(C)]
 pub struct Header {
     /// [`MAGIC`].
@@ -70,7 +72,9 @@ pub struct Header {
 }
 
 /// What stands in front of each op in a Prepare's body. The op follows, padded with zeros to a multiple of 8 bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned,
+)]
 #[repr(C)]
 pub struct EntryHeader {
     /// The client session.
@@ -89,7 +93,10 @@ const _: () = assert!(core::mem::offset_of!(Header, client) + ENTRY_HEADER_BYTES
 /// What a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
-#[allow(missing_docs, reason = "each is the message of that name in electrode_vr::Message, or a client's")]
+#[allow(
+    missing_docs,
+    reason = "each is the message of that name in electrode_vr::Message, or a client's"
+)]
 pub enum Kind {
     Request = 1,
     Reply = 2,
