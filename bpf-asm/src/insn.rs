@@ -12,6 +12,8 @@ mod decode;
 mod encode;
 mod helpers;
 mod ops;
+#[cfg(test)]
+mod tests;
 
 pub use decode::DecodeError;
 pub use encode::IllegalInsn;
