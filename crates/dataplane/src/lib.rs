@@ -2,10 +2,27 @@
 //!
 //! The protocol between kernel and user space is `electrode_fastpath::host`; this crate gives it real memory.
 
-use std::net::SocketAddr;
-use std::os::fd::BorrowedFd;
+mod attach;
+#[allow(unsafe_code, reason = "maps the programs' memory")]
+mod memory;
+mod neighbours;
 
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use aya::maps::{MapData, PerCpuArray, RingBuf};
+use electrode_fastpath::abi::{
+    PEERS, Peer, RECORD_NOTICE, RecordHeader, TARGET_RESOLVED, Target,
+};
+use electrode_fastpath::counters::Counters;
+use electrode_fastpath::host::{Host, Identity, Memory};
 use electrode_vr::{GroupId, OpNumber, ReplicaId, Time, View};
+
+pub use attach::AttachError;
+use attach::Loaded;
+use memory::Maps;
+use neighbours::{Mac, Neighbours};
 
 /// Which programs to use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,17 +89,39 @@ pub struct Counter {
     pub value: u64,
 }
 
-/// Why the fast path can't be used here; each says what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum AttachError {
-    /// No such interface.
-    #[error("interface {0}: there is no such interface; `ip link` lists them")]
-    NoInterface(String),
+/// A replica's address as the programs compare it.
+#[must_use]
+pub fn peer(address: SocketAddr) -> Peer {
+    let mut bytes = [0; 16];
+    let family = match address {
+        SocketAddr::V4(v4) => {
+            bytes[..4].copy_from_slice(&v4.ip().octets());
+            4
+        }
+        SocketAddr::V6(v6) => {
+            bytes.copy_from_slice(&v6.ip().octets());
+            6
+        }
+    };
+    let word = |at: usize| u64::from_ne_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
+    Peer { address: [word(0), word(8)], port: u32::from(address.port().to_be()), family }
 }
 
 /// The attached fast path of one replica. Everything is detached when it is dropped or the process dies.
-#[derive(Debug)]
-pub struct Dataplane {}
+pub struct Dataplane {
+    host: Host<Maps>,
+    ring: RingBuf<MapData>,
+    counters: PerCpuArray<MapData, [u64; Counters::LEN]>,
+    neighbours: Neighbours,
+    attachment: Attachment,
+    index: ReplicaId,
+    peers: Vec<Peer>,
+    /// The MACs as the programs have them.
+    macs: Vec<Option<Mac>>,
+    broadcast: bool,
+    /// Keeps programs and links; dropped last.
+    _loaded: Loaded,
+}
 
 impl Dataplane {
     /// Loads and attaches the programs, fenced (nothing is taken by the kernel until [`Dataplane::arm`]).
@@ -90,96 +129,215 @@ impl Dataplane {
     /// # Errors
     /// Kernel, capabilities or interface can't do it; the error says which and what to do.
     pub fn attach(options: &Options) -> Result<Dataplane, AttachError> {
-        Err(AttachError::NoInterface(options.interface.clone()))
+        let interface = neighbours::interface_index(&options.interface)
+            .ok_or_else(|| AttachError::NoInterface(options.interface.clone()))?;
+        let mut loaded = Loaded::load(options.programs)?;
+        let maps = loaded.maps()?;
+        let peers: Vec<Peer> = options.replicas.iter().copied().map(peer).collect();
+        let mut all = [Peer::default(); PEERS];
+        all[..peers.len()].copy_from_slice(&peers);
+        let identity = Identity {
+            index: options.index,
+            replicas: peers.len(),
+            key: options.key,
+            peers: all,
+            store: options.programs.prepare,
+            count: options.programs.prepare_ok,
+        };
+        let neighbours = Neighbours::new(interface, options.replicas.iter().map(SocketAddr::ip).collect())
+            .map_err(AttachError::Neighbours)?;
+        let ring = loaded.ring()?;
+        let counters = loaded.counters()?;
+        let host = Host::new(maps, identity);
+        let attachment = loaded.attach(options, interface)?;
+        let mut dataplane = Dataplane {
+            host,
+            ring,
+            counters,
+            neighbours,
+            attachment,
+            index: options.index,
+            macs: vec![None; peers.len()],
+            peers,
+            broadcast: options.programs.broadcast,
+            _loaded: loaded,
+        };
+        dataplane.write_targets(true);
+        dataplane.refresh_neighbours();
+        Ok(dataplane)
     }
 
     /// How it is attached.
     #[must_use]
     pub fn attachment(&self) -> &Attachment {
-        unreachable!()
+        &self.attachment
     }
 
-    /// Readable (level-triggered) when the kernel has something that shouldn't wait; then [`Dataplane::drain`].
+    /// Readable (level-triggered) when the kernel has something that shouldn't wait; then [`Dataplane::take_stored`].
     #[must_use]
     pub fn ring(&self) -> BorrowedFd<'_> {
-        unreachable!()
+        self.ring.as_fd()
     }
 
     /// Readable when routes or neighbours changed; then [`Dataplane::on_netlink`].
     #[must_use]
     pub fn netlink(&self) -> BorrowedFd<'_> {
-        unreachable!()
+        self.neighbours.fd()
     }
 
     /// Takes the changes of routes and neighbours.
-    pub fn on_netlink(&mut self) {}
+    pub fn on_netlink(&mut self) {
+        match self.neighbours.update() {
+            Ok(true) => self.write_targets(false),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "can't follow routes and neighbours; the copies keep their last MACs"),
+        }
+    }
 
     /// Call about once a second: keeps the neighbours' entries fresh.
-    pub fn refresh_neighbours(&mut self) {}
+    pub fn refresh_neighbours(&mut self) {
+        if self.broadcast && let Err(error) = self.neighbours.refresh() {
+            tracing::debug!(%error, "a neighbour can't be refreshed just now");
+        }
+    }
+
+    fn write_targets(&mut self, all: bool) {
+        for (index, mac) in self.neighbours.macs().enumerate() {
+            if mac == self.macs[index] && !all {
+                continue;
+            }
+            self.macs[index] = mac;
+            let word = mac.map_or(0, |mac| {
+                let mut bytes = [0; 8];
+                bytes[..6].copy_from_slice(&mac);
+                u64::from_ne_bytes(bytes) | TARGET_RESOLVED
+            });
+            self.host.memory().write_target(index, &Target { mac: word, peer: self.peers[index] });
+        }
+    }
 
     /// The group's name, once it is known; takes effect with the next [`Dataplane::arm`].
     pub fn set_group(&mut self, group: GroupId) {
-        let _ = group;
+        self.host.set_group(group.0);
     }
 
-    /// Stops the kernel's part at once; returns the last op that it accepted. The records up to there have to be drained next.
+    /// Stops the kernel's part at once; returns the last op that it accepted. The records up to there have to be taken next.
     pub fn fence(&mut self) -> OpNumber {
-        unreachable!()
+        self.host.fence()
     }
 
     /// Starts the kernel's part.
     pub fn arm(&mut self, view: View, primary: bool, last_op: OpNumber) {
-        let _ = (view, primary, last_op);
+        self.host.arm(view, primary, last_op);
     }
 
     /// A backup wants to append `after + 1 ..= last` itself; false when the kernel was first.
     pub fn claim(&mut self, after: OpNumber, last: OpNumber) -> bool {
-        let _ = (after, last);
-        unreachable!()
+        self.host.claim(after, last)
     }
 
     /// The primary's last op is `op`, and its Prepare is about to leave: opens its quorum slot.
     pub fn open_slot(&mut self, op: OpNumber) {
-        let _ = op;
+        self.host.open_slot(op);
     }
 
-    /// Takes one stored Prepare (the whole message, header first) from the ring; None when there is none just now.
-    /// Appends the bytes to `message` after clearing it.
+    /// Takes one stored Prepare (the whole message, header first) from the ring into `message`; false when there is none just now.
+    ///
+    /// # Panics
+    /// The ring holds what no program of ours writes: memory is corrupt, and going on could lose acknowledged ops.
     pub fn take_stored(&mut self, message: &mut Vec<u8>) -> bool {
-        let _ = message;
-        unreachable!()
+        const FRONT: usize = size_of::<RecordHeader>();
+        while let Some(record) = self.ring.next() {
+            assert!(record.len() >= FRONT, "a ring record of {} bytes", record.len());
+            let word = |at: usize| u64::from_ne_bytes(record[at..at + 8].try_into().expect("8 bytes"));
+            let (generation, length) = (word(0), word(8));
+            if generation == RECORD_NOTICE {
+                continue;
+            }
+            let current = self.host.generation();
+            // While fenced (even generations), the records of the armed generation before it are still coming.
+            let stored_by = if self.host.armed() { current } else { current.wrapping_sub(1) };
+            assert_eq!(generation, u64::from(stored_by), "a ring record of another generation");
+            let end = usize::try_from(length).ok().and_then(|length| FRONT.checked_add(length));
+            let end = end.filter(|end| *end <= record.len()).expect("a ring record longer than its reservation");
+            message.clear();
+            message.extend_from_slice(&record[FRONT..end]);
+            return true;
+        }
+        false
     }
 
-    /// The open slots above `commit` that have any ack, newest first: `(op, acks)`.
+    /// The open slots above `commit` with acks that weren't reported yet, newest first: `(op, acks)`.
     pub fn acks(&mut self, commit: OpNumber, out: &mut Vec<(OpNumber, u16)>) {
-        let _ = (commit, out);
+        self.host.acks(commit, out);
     }
 
-    /// Whom the kernel heard (surplus acks that it dropped) since the last call, per backup.
+    /// Whom the kernel heard (acks that it kept) since the last call, per backup; times are CLOCK_MONOTONIC.
     pub fn heard(&mut self, out: &mut Vec<(ReplicaId, Time, OpNumber)>) {
-        let _ = out;
+        self.host.heard(out);
     }
 
-    /// Call right before sleeping in epoll: from now a completed quorum wakes (an ack that is already there is reported by `true`: don't sleep).
-    /// `wake_on_store`: whether the very first stored Prepare shall wake too (an idle backup), or only a ring that fills up.
+    /// Call right before sleeping in epoll: from now a completed quorum wakes. True: it has completed already, don't sleep.
+    /// `wake_on_store`: whether the next stored Prepare shall wake too (an idle backup), or only a ring that fills up.
     pub fn before_sleep(&mut self, wake_on_store: bool) -> bool {
-        let _ = wake_on_store;
-        unreachable!()
+        self.host.before_sleep(wake_on_store)
     }
 
     /// Call right after epoll returned: a completed quorum needs no notice while user space is awake.
-    pub fn after_sleep(&mut self) {}
+    pub fn after_sleep(&mut self) {
+        self.host.after_sleep();
+    }
+
+    /// Whether the ring holds something (perhaps not yet submitted).
+    #[must_use]
+    pub fn ring_has_record(&self) -> bool {
+        self.host.memory().ring_has_record()
+    }
 
     /// The backup to whom one packet with `FLAG_BROADCAST` may be sent so that the kernel copies it to every backup whose
     /// neighbour is known; those in `plain` (appended) must be sent to one by one. None: send to all plainly.
     pub fn carrier(&mut self, plain: &mut Vec<ReplicaId>) -> Option<ReplicaId> {
-        let _ = plain;
-        None
+        if !self.broadcast {
+            return None;
+        }
+        let mut carrier = None;
+        let before = plain.len();
+        for (index, mac) in self.macs.iter().enumerate() {
+            let id = ReplicaId(index as u8);
+            if id == self.index {
+                continue;
+            }
+            match mac {
+                Some(_) => carrier = carrier.or(Some(id)),
+                None => plain.push(id),
+            }
+        }
+        if carrier.is_none() {
+            plain.truncate(before);
+        }
+        carrier
     }
 
     /// All counters.
-    #[must_use]
-    pub fn counters(&self) -> Vec<Counter> {
-        Vec::new()
+    ///
+    /// # Errors
+    /// The kernel refuses to read the map.
+    pub fn counters(&self) -> io::Result<Vec<Counter>> {
+        let cpus = self.counters.get(&0, 0).map_err(io::Error::other)?;
+        Ok(Counters::NAMES
+            .iter()
+            .enumerate()
+            .map(|(at, &(program, name))| Counter {
+                program,
+                name,
+                value: cpus.iter().map(|cpu| cpu[at]).fold(0, u64::wrapping_add),
+            })
+            .collect())
+    }
+}
+
+impl std::fmt::Debug for Dataplane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Dataplane").field("host", &self.host).field("attachment", &self.attachment).finish_non_exhaustive()
     }
 }

@@ -1,0 +1,275 @@
+//! From the object to attached programs: loading, the jump table, XDP and TC hooks, and clear words when one isn't to be had.
+
+use std::io;
+
+use aya::maps::{Map, MapData, PerCpuArray, ProgramArray, RingBuf};
+use aya::programs::links::FdLink;
+use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions};
+use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode, tc};
+use aya::{Ebpf, EbpfError};
+use electrode_fastpath::counters::Counters;
+use electrode_fastpath::programs::{self, PROGRAM_PREPARE, PROGRAM_PREPARE_OK};
+
+use crate::memory::Maps;
+use crate::{Attachment, Hook, Options, Programs};
+
+/// The priority of our clsact filter, so that one left behind by a killed process is found again.
+const TC_PRIORITY: u16 = 0xe1ec;
+
+/// Why the fast path can't be used here; each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// No such interface.
+    #[error("interface {0}: there is no such interface; `ip link` lists them")]
+    NoInterface(String),
+    /// The programs can't be built: a defect of this software.
+    #[error("the programs can't be built: {0}")]
+    Build(String),
+    /// No rights.
+    #[error("loading the programs needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (or root), and a kernel that allows bpf(): {0}")]
+    Permission(String),
+    /// The kernel doesn't take a program.
+    #[error("program {program}: the kernel refuses it (Linux 5.15 or later is needed; `electrode doctor` tells what is missing): {reason}")]
+    Load {
+        /// Which.
+        program: &'static str,
+        /// The kernel's words, the verifier's last lines among them.
+        reason: String,
+    },
+    /// The maps can't be made or mapped.
+    #[error("the fast path's maps: {0}")]
+    Maps(String),
+    /// Routes and neighbours can't be followed.
+    #[error("can't ask the kernel for routes and neighbours: {0}")]
+    Neighbours(#[source] io::Error),
+    /// Another XDP program has the interface.
+    #[error("interface {0} has another XDP program; `ip link set dev {0} xdp off` or `bpftool net detach xdp dev {0}` removes it")]
+    Occupied(String),
+    /// The driver has no native XDP.
+    #[error("interface {interface}: its driver has no native XDP ({reason}); allow generic XDP, or go without prepare and prepare_ok")]
+    NoNativeXdp {
+        /// Which.
+        interface: String,
+        /// The kernel's words.
+        reason: String,
+    },
+    /// The attachment would outlive this process.
+    #[error("interface {0}: the kernel has no XDP links, so a program would outlive this process; `ip link set dev {0} xdp off`, and use Linux 5.15 or later")]
+    NoLink(String),
+    /// TC refuses.
+    #[error("interface {interface}: TC egress refuses the program: {reason}")]
+    Tc {
+        /// Which.
+        interface: String,
+        /// The kernel's words.
+        reason: String,
+    },
+}
+
+/// The loaded object and its links. Dropping it detaches.
+pub(crate) struct Loaded {
+    ebpf: Ebpf,
+    _jumps: Option<ProgramArray<MapData>>,
+    _xdp: Option<FdLink>,
+    _tc: Option<SchedClassifierLink>,
+}
+
+impl Loaded {
+    /// Builds the object and loads what `programs` asks for.
+    pub(crate) fn load(programs: Programs) -> Result<Loaded, AttachError> {
+        let object = programs::object().map_err(|error| AttachError::Build(error.to_string()))?;
+        let mut ebpf = Ebpf::load(&object).map_err(from_ebpf)?;
+        let jumps = if programs.prepare || programs.prepare_ok {
+            let map = take(&mut ebpf, "programs")?;
+            let mut jumps = ProgramArray::try_from(map).map_err(from_map)?;
+            for (wanted, name, at) in [
+                (programs.prepare, "prepare", PROGRAM_PREPARE),
+                (programs.prepare_ok, "prepare_ok", PROGRAM_PREPARE_OK),
+            ] {
+                if wanted {
+                    load_xdp(&mut ebpf, name)?;
+                    let program: &mut Xdp = xdp(&mut ebpf, name)?;
+                    let fd = program.fd().map_err(|error| refused(name, &error))?;
+                    jumps.set(at, fd, 0).map_err(from_map)?;
+                }
+            }
+            load_xdp(&mut ebpf, "dispatch")?;
+            Some(jumps)
+        } else {
+            None
+        };
+        if programs.broadcast {
+            let program = classifier(&mut ebpf)?;
+            program.load().map_err(|error| refused("broadcast", &error))?;
+        }
+        Ok(Loaded { ebpf, _jumps: jumps, _xdp: None, _tc: None })
+    }
+
+    /// Maps the shared memory.
+    pub(crate) fn maps(&self) -> Result<Maps, AttachError> {
+        let array = |name: &str| match self.ebpf.map(name) {
+            Some(Map::Array(data) | Map::RingBuf(data)) => Ok(data.fd()),
+            _ => Err(AttachError::Maps(format!("no map {name}"))),
+        };
+        Maps::map(array("shared")?, array("slots")?, array("heard")?, array("targets")?, array("ring")?)
+            .map_err(|error| AttachError::Maps(error.to_string()))
+    }
+
+    pub(crate) fn ring(&mut self) -> Result<RingBuf<MapData>, AttachError> {
+        RingBuf::try_from(take(&mut self.ebpf, "ring")?).map_err(from_map)
+    }
+
+    pub(crate) fn counters(&mut self) -> Result<PerCpuArray<MapData, [u64; Counters::LEN]>, AttachError> {
+        PerCpuArray::try_from(take(&mut self.ebpf, "counters")?).map_err(from_map)
+    }
+
+    /// Attaches what was loaded. The maps must hold what the programs expect.
+    pub(crate) fn attach(&mut self, options: &Options, interface: u32) -> Result<Attachment, AttachError> {
+        let mut attachment =
+            Attachment { interface: options.interface.clone(), xdp: Hook::Off, tc: Hook::Off };
+        if options.programs.prepare || options.programs.prepare_ok {
+            let (link, hook) = self.attach_xdp(options, interface)?;
+            self._xdp = Some(link);
+            attachment.xdp = hook;
+        }
+        if options.programs.broadcast {
+            let (link, hook) = self.attach_tc(&options.interface)?;
+            self._tc = Some(link);
+            attachment.tc = hook;
+        }
+        Ok(attachment)
+    }
+
+    fn attach_xdp(&mut self, options: &Options, interface: u32) -> Result<(FdLink, Hook), AttachError> {
+        let name = || options.interface.clone();
+        let program = xdp(&mut self.ebpf, "dispatch")?;
+        let (id, hook) = match program.attach_to_if_index(interface, XdpMode::Driver) {
+            Ok(id) => (id, Hook::Native),
+            Err(error) if is_occupied(&error) => return Err(AttachError::Occupied(name())),
+            Err(error) if options.allow_generic => {
+                tracing::warn!(%error, interface = options.interface, "no native XDP; using generic XDP, which is slower");
+                match program.attach_to_if_index(interface, XdpMode::Skb) {
+                    Ok(id) => (id, Hook::Generic),
+                    Err(error) if is_occupied(&error) => return Err(AttachError::Occupied(name())),
+                    Err(error) => {
+                        return Err(AttachError::NoNativeXdp { interface: name(), reason: chain(&error) });
+                    }
+                }
+            }
+            Err(error) => return Err(AttachError::NoNativeXdp { interface: name(), reason: chain(&error) }),
+        };
+        let link = program
+            .take_link(id)
+            .map_err(|error| AttachError::NoNativeXdp { interface: name(), reason: chain(&error) })?;
+        // aya falls back to an attachment by netlink without a word; that one would survive us.
+        let link = FdLink::try_from(link).map_err(|_| AttachError::NoLink(name()))?;
+        Ok((link, hook))
+    }
+
+    fn attach_tc(&mut self, interface: &str) -> Result<(SchedClassifierLink, Hook), AttachError> {
+        let refused = |reason: String| AttachError::Tc { interface: interface.to_owned(), reason };
+        let program = classifier(&mut self.ebpf)?;
+        let order = TcAttachOptions::TcxOrder(LinkOrder::default());
+        let (id, hook) = match program.attach_with_options(interface, TcAttachType::Egress, order) {
+            Ok(id) => (id, Hook::Tcx),
+            // Kernels before 6.6 don't know TCX links.
+            Err(tcx) => {
+                tracing::debug!(error = chain(&tcx), "no TCX link; using clsact");
+                match tc::qdisc_add_clsact(interface) {
+                    Ok(()) | Err(tc::TcError::AlreadyAttached) => {}
+                    Err(error) => return Err(refused(chain(&error))),
+                }
+                // What a killed process left there is harmless (its maps say "fenced" to nobody), but it would make copies.
+                if let Err(error) = tc::qdisc_detach_program(interface, TcAttachType::Egress, "broadcast")
+                    && !is(&error, nix::errno::Errno::ENOENT)
+                {
+                    return Err(refused(format!("a filter left by an earlier process can't be removed: {error}")));
+                }
+                let options = TcAttachOptions::Netlink(NlOptions { priority: TC_PRIORITY, ..NlOptions::default() });
+                let id = program
+                    .attach_with_options(interface, TcAttachType::Egress, options)
+                    .map_err(|error| refused(chain(&error)))?;
+                (id, Hook::Clsact)
+            }
+        };
+        let link = program.take_link(id).map_err(|error| refused(chain(&error)))?;
+        Ok((link, hook))
+    }
+}
+
+fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map, AttachError> {
+    ebpf.take_map(name).ok_or_else(|| AttachError::Maps(format!("no map {name}")))
+}
+
+fn xdp<'e>(ebpf: &'e mut Ebpf, name: &'static str) -> Result<&'e mut Xdp, AttachError> {
+    let program = ebpf.program_mut(name).ok_or_else(|| AttachError::Build(format!("no program {name}")))?;
+    program.try_into().map_err(|error| refused(name, &error))
+}
+
+fn classifier(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, AttachError> {
+    let program = ebpf.program_mut("broadcast").ok_or_else(|| AttachError::Build("no program broadcast".into()))?;
+    program.try_into().map_err(|error| refused("broadcast", &error))
+}
+
+fn load_xdp(ebpf: &mut Ebpf, name: &'static str) -> Result<(), AttachError> {
+    xdp(ebpf, name)?.load().map_err(|error| refused(name, &error))
+}
+
+fn refused(program: &'static str, error: &ProgramError) -> AttachError {
+    match error {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            if io_error.kind() == io::ErrorKind::PermissionDenied && verifier_log.to_string().trim().is_empty() {
+                return AttachError::Permission(io_error.to_string());
+            }
+            let log = verifier_log.to_string();
+            let lines: Vec<&str> = log.lines().collect();
+            let tail = lines[lines.len().saturating_sub(20)..].join("\n  ");
+            AttachError::Load { program, reason: format!("{io_error}; the verifier's last lines:\n  {tail}") }
+        }
+        other => AttachError::Load { program, reason: chain(other) },
+    }
+}
+
+fn is_occupied(error: &ProgramError) -> bool {
+    is(error, nix::errno::Errno::EBUSY) || is(error, nix::errno::Errno::EEXIST)
+}
+
+/// Whether the error comes from this error number.
+fn is(error: &(dyn std::error::Error + 'static), code: nix::errno::Errno) -> bool {
+    let mut source = Some(error);
+    while let Some(error) = source {
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            return io.raw_os_error() == Some(code as i32);
+        }
+        source = error.source();
+    }
+    false
+}
+
+fn from_ebpf(error: EbpfError) -> AttachError {
+    let text = chain(&error);
+    if text.contains("Operation not permitted") || text.contains("Permission denied") {
+        AttachError::Permission(text)
+    } else {
+        AttachError::Maps(text)
+    }
+}
+
+fn from_map(error: aya::maps::MapError) -> AttachError {
+    AttachError::Maps(chain(&error))
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
