@@ -310,6 +310,10 @@ impl Assembler {
 
     #[track_caller]
     fn current_line(&self) -> Line {
-        self.line.unwrap_or_else(|| Location::caller().into())
+        // Not a closure: the caller of one is not the author.
+        match self.line {
+            Some(line) => line,
+            None => Location::caller().into(),
+        }
     }
 }

@@ -6,9 +6,6 @@ use super::ObjectError;
 use crate::insn::{Imm64, Insn};
 use crate::program::{Function, MapDef, Program, ProgramKind, Target};
 
-/// Where libbpf looks for subprograms.
-const SUBPROGRAM_SECTION: &str = ".text";
-
 const MAX_ARGUMENTS: usize = 5;
 const MAX_MAP_NAME_BYTES: usize = 15;
 const MAX_MAPS: usize = 65535;
@@ -19,16 +16,30 @@ pub(super) struct Parts<'a> {
     pub(super) maps: Vec<&'a MapDef>,
 }
 
+/// Who calls a function.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// The kernel, at a hook.
+    Main(ProgramKind),
+    /// Other functions.
+    Subprogram,
+}
+
 /// A section of code.
 pub(super) struct Section<'a> {
-    pub(super) name: &'static str,
+    pub(super) role: Role,
     pub(super) functions: Vec<&'a Function>,
 }
 
 impl Section<'_> {
-    /// Whether its functions are called by others, rather than by the kernel.
-    pub(super) fn holds_subprograms(&self) -> bool {
-        self.name == SUBPROGRAM_SECTION
+    pub(super) fn name(&self) -> &'static str {
+        match self.role {
+            Role::Main(ProgramKind::Xdp) => "xdp",
+            Role::Main(ProgramKind::XdpFrags) => "xdp.frags",
+            Role::Main(ProgramKind::Classifier) => "classifier",
+            // Where libbpf looks for subprograms.
+            Role::Subprogram => ".text",
+        }
     }
 }
 
@@ -51,30 +62,22 @@ pub(super) fn collect(programs: &[Program]) -> Result<Parts<'_>, ObjectError> {
         if !names.insert(&program.main.name) {
             return Err(ObjectError::DuplicateSymbol(program.main.name.clone()));
         }
-        let name = section_name(program.kind);
-        match sections.iter_mut().find(|section| section.name == name) {
+        let role = Role::Main(program.kind);
+        match sections.iter_mut().find(|section| section.role == role) {
             Some(section) => section.functions.push(&program.main),
             None => sections.push(Section {
-                name,
+                role,
                 functions: vec![&program.main],
             }),
         }
     }
     if !subprograms.is_empty() {
         sections.push(Section {
-            name: SUBPROGRAM_SECTION,
+            role: Role::Subprogram,
             functions: subprograms,
         });
     }
     Ok(Parts { sections, maps })
-}
-
-fn section_name(kind: ProgramKind) -> &'static str {
-    match kind {
-        ProgramKind::Xdp => "xdp",
-        ProgramKind::XdpFrags => "xdp.frags",
-        ProgramKind::Classifier => "classifier",
-    }
 }
 
 fn merge_maps(programs: &[Program]) -> Result<Vec<&MapDef>, ObjectError> {

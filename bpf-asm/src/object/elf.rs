@@ -11,7 +11,7 @@ use object::{
 };
 
 use super::ObjectError;
-use super::collect::{Parts, Section};
+use super::collect::{Parts, Role, Section};
 use super::sources::Sources;
 use super::types;
 use crate::btf::{Btf, BtfExt, FunctionInfo, LineInfo};
@@ -38,10 +38,16 @@ pub(super) fn write(
     let mut relocated = Vec::new();
     for section in &parts.sections {
         let (code, placed) = lay_out(section);
-        let id = add_section(&mut elf, section.name, SectionKind::Text, &code, SLOT_ALIGN);
+        let id = add_section(
+            &mut elf,
+            section.name(),
+            SectionKind::Text,
+            &code,
+            SLOT_ALIGN,
+        );
         describe(&mut btf, &mut btf_ext, section, &placed, sources)?;
         for Placed { function, offset } in placed {
-            let scope = if section.holds_subprograms() {
+            let scope = if section.role == Role::Subprogram {
                 SymbolScope::Compilation
             } else {
                 SymbolScope::Dynamic
@@ -116,7 +122,7 @@ fn describe(
     for Placed { function, offset } in placed {
         functions.push(FunctionInfo {
             offset: byte_offset(*offset)?,
-            function: types::add_function(btf, function, section.holds_subprograms()),
+            function: types::add_function(btf, function, section.role),
         });
         let mut at = *offset;
         let mut last = None;
@@ -138,7 +144,7 @@ fn describe(
             column: line.column,
         })
         .collect();
-    btf_ext.section(btf, section.name, &functions, &lines);
+    btf_ext.section(btf, section.name(), &functions, &lines);
     Ok(())
 }
 

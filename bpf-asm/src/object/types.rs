@@ -1,8 +1,8 @@
 //! The BTF of maps and functions.
 
-use super::collect::Parts;
+use super::collect::{Parts, Role};
 use crate::btf::{Btf, Linkage, Member, Placed, TypeId};
-use crate::program::{Function, MapDef};
+use crate::program::{Function, MapDef, ProgramKind};
 
 /// A map's variable is a struct of pointers, which nothing ever reads; only its type counts.
 const POINTER_BYTES: u32 = 8;
@@ -66,19 +66,32 @@ fn map_type(btf: &mut Btf, map: &MapDef) -> (TypeId, u32) {
     (btf.structure("", bytes, &members), bytes)
 }
 
-/// Adds a function. Main functions are `int name(void *ctx)`; subprograms take and return 64-bit numbers, and are
-/// static so that the verifier follows what is really passed, pointers included.
-pub(super) fn add_function(btf: &mut Btf, function: &Function, is_subprogram: bool) -> TypeId {
+/// The context's struct. The verifier knows it by name; without members it is only that.
+fn context(btf: &mut Btf, kind: ProgramKind) -> TypeId {
+    let (name, bytes) = match kind {
+        ProgramKind::Xdp | ProgramKind::XdpFrags => ("xdp_md", 24),
+        ProgramKind::Classifier => ("__sk_buff", 192),
+    };
+    let structure = btf.structure(name, bytes, &[]);
+    btf.pointer(structure)
+}
+
+/// Adds a function. Main functions are `int name(struct xdp_md *ctx)` or alike; subprograms take and return 64-bit
+/// numbers, and are static so that the verifier follows what is really passed, pointers included.
+pub(super) fn add_function(btf: &mut Btf, function: &Function, role: Role) -> TypeId {
     const PARAMETERS: [&str; 5] = ["r1", "r2", "r3", "r4", "r5"];
-    let (prototype, linkage) = if is_subprogram {
-        let word = btf.int("u64", 8, false);
-        let parameters: Vec<_> = PARAMETERS.into_iter().map(|name| (name, word)).collect();
-        let count = function.arguments.min(PARAMETERS.len());
-        (btf.prototype(word, &parameters[..count]), Linkage::Static)
-    } else {
-        let int = btf.int("int", 4, true);
-        let context = btf.pointer(TypeId::VOID);
-        (btf.prototype(int, &[("ctx", context)]), Linkage::Global)
+    let (prototype, linkage) = match role {
+        Role::Main(kind) => {
+            let int = btf.int("int", 4, true);
+            let context = context(btf, kind);
+            (btf.prototype(int, &[("ctx", context)]), Linkage::Global)
+        }
+        Role::Subprogram => {
+            let word = btf.int("u64", 8, false);
+            let parameters = PARAMETERS.map(|name| (name, word));
+            let count = function.arguments.min(PARAMETERS.len());
+            (btf.prototype(word, &parameters[..count]), Linkage::Static)
+        }
     };
     btf.function(&function.name, prototype, linkage)
 }
