@@ -18,6 +18,8 @@
 
 mod layout;
 mod mnemonics;
+#[cfg(test)]
+mod tests;
 
 use std::panic::Location;
 use std::sync::atomic::{AtomicU64, Ordering};

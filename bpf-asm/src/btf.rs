@@ -96,7 +96,7 @@ impl Btf {
 
     /// An integer of `bytes` bytes.
     pub fn int(&mut self, name: &str, bytes: u8, signed: bool) -> TypeId {
-        let encoding = u32::from(signed) << 24 | u32::from(bytes) * 8;
+        let encoding = (u32::from(signed) << 24) | (u32::from(bytes) * 8);
         let name = self.string(name);
         self.add(name, Kind::Int, 0, u32::from(bytes), &[encoding])
     }

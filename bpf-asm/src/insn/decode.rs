@@ -190,7 +190,9 @@ fn arithmetic(f: Fields) -> Result<Insn, DecodeError> {
     };
     let (code, is_register) = (f.opcode & 0xf0, f.opcode & ops::X != 0);
     if code == ops::NEG && !is_register {
-        (f.zero_src()?, f.zero_offset()?, f.zero_imm()?);
+        f.zero_src()?;
+        f.zero_offset()?;
+        f.zero_imm()?;
         return Ok(Insn::Neg {
             width,
             dst: f.dst()?,
@@ -235,7 +237,8 @@ fn endian(f: Fields) -> Result<Insn, DecodeError> {
         .iter()
         .find(|row| row.1 == f.opcode)
         .ok_or_else(|| f.unknown())?;
-    (f.zero_src()?, f.zero_offset()?);
+    f.zero_src()?;
+    f.zero_offset()?;
     let bits = match f.imm {
         16 => 16,
         32 => 32,
@@ -263,28 +266,34 @@ fn jump(f: Fields) -> Result<Insn, DecodeError> {
     }
     match (code, width, is_register) {
         (ops::GOTO, Width::W64, false) => {
-            (f.zero_dst()?, f.zero_src()?, f.zero_imm()?);
+            f.zero_dst()?;
+            f.zero_src()?;
+            f.zero_imm()?;
             Ok(Insn::Goto { offset: f.offset })
         }
         (ops::GOTO, Width::W32, false) => {
-            (f.zero_dst()?, f.zero_src()?, f.zero_offset()?);
+            f.zero_dst()?;
+            f.zero_src()?;
+            f.zero_offset()?;
             Ok(Insn::GotoLong { offset: f.imm })
         }
         (ops::MAY_GOTO, Width::W64, false) => {
-            (f.zero_dst()?, f.zero_src()?, f.zero_imm()?);
+            f.zero_dst()?;
+            f.zero_src()?;
+            f.zero_imm()?;
             Ok(Insn::MayGoto { offset: f.offset })
         }
         (ops::EXIT, Width::W64, false) => {
-            (
-                f.zero_dst()?,
-                f.zero_src()?,
-                f.zero_offset()?,
-                f.zero_imm()?,
-            );
+            f.zero_dst()?;
+            f.zero_src()?;
+            f.zero_offset()?;
+            f.zero_imm()?;
             Ok(Insn::Exit)
         }
         (ops::CALL, Width::W64, true) => {
-            (f.zero_src()?, f.zero_offset()?, f.zero_imm()?);
+            f.zero_src()?;
+            f.zero_offset()?;
+            f.zero_imm()?;
             Ok(Insn::CallReg { target: f.dst()? })
         }
         (ops::CALL, Width::W64, false) => call(f),

@@ -281,3 +281,13 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn helpers_are_named_by_their_numbers() {
+    let name = Insn::helper_name;
+    assert_eq!(name(1), Some("map_lookup_elem"));
+    assert_eq!(name(51), Some("redirect_map"));
+    assert_eq!(name(135), Some("csum_level"));
+    assert_eq!(name(211), Some("cgrp_storage_delete"));
+    assert_eq!((name(212), name(u32::MAX)), (None, None));
+}
