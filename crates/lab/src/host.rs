@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use crate::keeper::Keeper;
-use crate::{Child, LabError, ip, namespace};
+use crate::{Child, LabError, Loaded, ip, namespace};
 
 /// What a new host may have otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,6 +136,18 @@ impl Host {
             None => Ok(()),
             Some(place) => namespace::enter(&place.namespace),
         }
+    }
+
+    /// Loads a program and attaches it to `eth0`: XDP natively, a classifier to the egress. It stays until what this
+    /// returns is dropped.
+    ///
+    /// # Errors
+    /// The kernel refuses it, or on the loopback device.
+    pub fn attach(&self, program: bpf_asm::program::Program) -> Result<Loaded, LabError> {
+        let place = self.placed("a program")?;
+        let mut loaded = Loaded::new(program)?;
+        loaded.attach(&place.namespace, self.interface())?;
+        Ok(loaded)
     }
 
     /// Pulls the cable at the switch: the host sees its carrier vanish and keeps its addresses.

@@ -16,6 +16,7 @@ mod ip;
 mod keeper;
 mod leftovers;
 mod namespace;
+mod program;
 mod switch;
 
 pub use child::Child;
@@ -24,4 +25,5 @@ pub use guard::{is_root, root_or_skip};
 pub use host::{Host, HostOptions};
 pub use keeper::clean_on_signals;
 pub use leftovers::sweep;
+pub use program::Loaded;
 pub use switch::Lab;

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::host::Place;
 use crate::keeper::Keeper;
 use crate::leftovers::{namespace_name, sweep};
+use crate::program::{Loaded, pass};
 use crate::{Host, HostOptions, LabError, ip, is_root};
 
 /// The bridge that every host's port is on until [`Lab::partition`].
@@ -36,6 +37,8 @@ pub struct Lab {
     switch: Option<String>,
     scratch: PathBuf,
     hosts: Mutex<Vec<Host>>,
+    /// The XDP program on the ports; None on the loopback device.
+    pass: Option<Mutex<Loaded>>,
     keeper: Arc<Keeper>,
 }
 
@@ -63,6 +66,7 @@ impl Lab {
                 format!("link set {BRIDGE} up"),
             ],
         )?;
+        lab.pass = Some(Mutex::new(Loaded::new(pass()?)?));
         lab.switch = Some(switch);
         Ok(lab)
     }
@@ -92,6 +96,7 @@ impl Lab {
             switch: None,
             scratch,
             hosts: Mutex::new(Vec::new()),
+            pass: None,
             keeper,
         })
     }
@@ -185,6 +190,10 @@ impl Lab {
                 format!("link set {port} master {BRIDGE} up"),
             ],
         )?;
+        if let Some(pass) = &self.pass {
+            let mut pass = pass.lock().unwrap_or_else(PoisonError::into_inner);
+            pass.attach(switch, &port)?;
+        }
         ip::batch(
             &namespace,
             &[
