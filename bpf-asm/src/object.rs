@@ -11,11 +11,13 @@
 
 mod collect;
 mod elf;
+mod link;
 mod sources;
 mod types;
 
 use crate::insn::IllegalInsn;
 use crate::program::Program;
+pub use link::{Linked, link};
 use sources::Sources;
 
 /// Programs that go into one file, with their licence.

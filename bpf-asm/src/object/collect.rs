@@ -128,7 +128,8 @@ fn merge_subprograms(programs: &[Program]) -> Result<Vec<&Function>, ObjectError
     Ok(functions)
 }
 
-fn check_program(program: &Program) -> Result<(), ObjectError> {
+/// Checks what concerns one program alone.
+pub(super) fn check_program(program: &Program) -> Result<(), ObjectError> {
     for function in std::iter::once(&program.main).chain(&program.subprograms) {
         let name = &function.name;
         check_name(name)?;
