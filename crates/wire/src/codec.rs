@@ -76,7 +76,7 @@ pub enum Packet {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum ReplyRef<'a> {
     /// As [`Reply::Done`].
-    Done(&'a [u8]),
+    Done(#[serde(serialize_with = "at_once")] &'a [u8]),
     /// As [`Reply::NotPrimary`].
     NotPrimary,
     /// As [`Reply::Busy`].
@@ -93,6 +93,11 @@ pub enum ReplyRef<'a> {
     },
     /// As [`Reply::Unavailable`].
     Unavailable,
+}
+
+/// The same bytes as one by one, but in one go.
+fn at_once<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_bytes(bytes)
 }
 
 /// A decoded reply and what its header says.
