@@ -214,3 +214,53 @@ fn half(width: Width, reg: Reg) -> impl fmt::Display {
 fn bits(size: Size) -> u8 {
     size.bytes() * 8
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::asm::Assembler;
+
+    #[test]
+    fn what_a_verifier_log_rarely_shows_reads_well() {
+        let dst = Reg::R1;
+        let load = |value| Insn::LoadImm64 { dst, value };
+        let (offset, btf_fd, id) = (8, 0, 9);
+        let cases = [
+            (load(Imm64::MapFd(3)), "r1 = map[fd:3]"),
+            (
+                load(Imm64::MapValue { fd: 3, offset }),
+                "r1 = map[fd:3][0]+8",
+            ),
+            (load(Imm64::BtfId { id, btf_fd }), "r1 = btf[id:9]"),
+            (load(Imm64::Function { offset: -4 }), "r1 = subprog[-4]"),
+            (load(Imm64::MapIndex(2)), "r1 = map[idx:2]"),
+            (Insn::MayGoto { offset: -2 }, "may_goto pc-2"),
+            (Insn::CallLocal { offset: 7 }, "call pc+7"),
+            (Insn::Call { helper: 1 }, "call bpf_map_lookup_elem#1"),
+            (Insn::Call { helper: 9999 }, "call unknown#9999"),
+            (Insn::CallReg { target: dst }, "callx r1"),
+        ];
+        for (insn, expected) in cases {
+            assert_eq!(insn.to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn a_listing_has_slots_lines_and_names() {
+        let mut a = Assembler::new("f");
+        let line = |line| crate::program::Line {
+            file: "f.rs",
+            line,
+            column: 1,
+        };
+        a.at(line(4)).load_map(Reg::R1, "packets");
+        a.at(line(5)).call_local("g").exit();
+        let listing = listing(&a.finish().unwrap()).to_string();
+        let expected = "; f.rs:4\n\
+            0: (18) r1 = 0x0 ; map packets\n\
+            ; f.rs:5\n\
+            2: (85) call pc-1 ; g\n\
+            3: (95) exit\n";
+        assert_eq!(listing, expected);
+    }
+}

@@ -84,7 +84,7 @@ fn bpftool_loads_the_same_object() {
         return;
     }
     if Command::new("bpftool").arg("version").output().is_err() {
-        println!("SKIPPED: bpftool is not installed");
+        skipped("bpftool is not installed");
         return;
     }
     let scratch = tempfile::tempdir().unwrap();
@@ -128,6 +128,61 @@ fn bpftool_loads_the_same_object() {
     ] {
         assert!(btf.contains(expected), "no `{expected}` in:\n{btf}");
     }
+}
+
+/// The types whose definitions differ in what is absent: keys, values, or both.
+#[test]
+fn every_map_type_is_created_by_aya_and_by_bpftool() {
+    if !is_root() {
+        return;
+    }
+    const NO_PREALLOC: u32 = 1;
+    const MMAPABLE: u32 = 1 << 10;
+    let map = |map_type, key_size, value_size, max_entries, flags| MapDef {
+        name: format!("{map_type:?}"),
+        map_type,
+        key_size,
+        value_size,
+        max_entries,
+        flags,
+    };
+    let maps = vec![
+        map(MapType::Hash, 12, 20, 8, 0),
+        map(MapType::Array, 4, 16, 8, MMAPABLE),
+        map(MapType::ProgArray, 4, 4, 8, 0),
+        map(MapType::PerCpuHash, 8, 8, 8, 0),
+        map(MapType::PerCpuArray, 4, 8, 8, 0),
+        map(MapType::LruHash, 8, 8, 8, 0),
+        map(MapType::LpmTrie, 8, 8, 8, NO_PREALLOC),
+        map(MapType::DevMap, 4, 4, 8, 0),
+        map(MapType::XskMap, 4, 4, 8, 0),
+        map(MapType::Queue, 0, 8, 8, 0),
+        map(MapType::RingBuf, 0, 0, 4096, 0),
+        map(MapType::Bloom, 0, 8, 8, 0),
+    ];
+    let mut a = Assembler::new("all_maps");
+    for map in &maps {
+        a.load_map(Reg::R1, &map.name);
+    }
+    a.mov64_imm(Reg::R0, 2).exit();
+    let object = Object::new("GPL").program(program(ProgramKind::Xdp, a, vec![], maps));
+    let elf = object.to_elf().unwrap();
+    let mut ebpf = EbpfLoader::new().load(&elf).unwrap();
+    assert_eq!(run_xdp(&mut ebpf, "all_maps", 64), XDP_PASS);
+    assert_eq!(ebpf.maps().count(), 12);
+
+    if Command::new("bpftool").arg("version").output().is_err() {
+        skipped("bpftool is not installed");
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let file = scratch.path().join("maps.o");
+    std::fs::write(&file, elf).unwrap();
+    let bpffs = Bpffs::mount(scratch.path().join("bpf"));
+    let mut load = Command::new("bpftool");
+    load.args(["prog", "load"])
+        .args([&file, &bpffs.path.join("pin")]);
+    succeed(load.output().unwrap());
 }
 
 #[test]
@@ -256,7 +311,7 @@ fn rejection(object: &Object, name: &str) -> String {
 fn is_root() -> bool {
     let owner = std::fs::metadata("/proc/self").unwrap().uid();
     if owner != 0 {
-        println!("SKIPPED: needs root");
+        skipped("needs root");
     }
     owner == 0
 }
@@ -293,4 +348,12 @@ impl Drop for Bpffs {
         let unmounted = Command::new("umount").arg(&self.path).status();
         assert!(unmounted.is_ok_and(|status| status.success()), "umount");
     }
+}
+
+/// Says so past the test harness, which would swallow a plain print.
+fn skipped(why: &str) {
+    let _ = std::io::Write::write_all(
+        &mut std::io::stderr(),
+        format!("SKIPPED: {why}\n").as_bytes(),
+    );
 }
