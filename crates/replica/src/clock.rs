@@ -1,0 +1,64 @@
+//! Time and randomness: the two things that the core must be given.
+
+use std::fs::File;
+use std::io::{self, Read};
+
+use electrode_vr::{Nonce, Time};
+use rustix::time::{ClockId, clock_gettime};
+
+/// Nanoseconds in a millisecond.
+pub(crate) const MS: u64 = 1_000_000;
+
+/// The monotonic clock, the one that the kernel's programs read too.
+pub(crate) fn now() -> Time {
+    let time = clock_gettime(ClockId::Monotonic);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    let nanoseconds = u64::try_from(time.tv_nsec).unwrap_or(0);
+    Time(
+        seconds
+            .saturating_mul(1_000_000_000)
+            .saturating_add(nanoseconds),
+    )
+}
+
+/// A stream of nonces: seeded once by the kernel, then without system calls (SplitMix64, Steele et al., OOPSLA 2014).
+/// Nonces tell answers apart and spread time-outs; nothing secret hangs on them.
+#[derive(Debug)]
+pub(crate) struct Entropy(u64);
+
+impl Entropy {
+    /// Seeds the stream.
+    pub(crate) fn from_kernel() -> io::Result<Entropy> {
+        let mut seed = [0; 8];
+        File::open("/dev/urandom")?.read_exact(&mut seed)?;
+        Ok(Entropy(u64::from_ne_bytes(seed)))
+    }
+
+    /// The next nonce, never 0.
+    pub(crate) fn next(&mut self) -> Nonce {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        Nonce((mixed ^ (mixed >> 31)).max(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_goes_forward() {
+        let before = now();
+        assert!(before.0 > 0 && now() >= before);
+    }
+
+    #[test]
+    fn nonces_differ_and_are_never_zero() {
+        let mut entropy = Entropy(7);
+        let nonces: std::collections::HashSet<_> = (0..1000).map(|_| entropy.next()).collect();
+        assert_eq!(nonces.len(), 1000);
+        assert!(!nonces.contains(&Nonce(0)));
+    }
+}
