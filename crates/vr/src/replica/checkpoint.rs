@@ -1,0 +1,85 @@
+//! Checkpoints (protocol.md, rule 14): state machine, client table and log digest at a multiple of `checkpoint_ops`.
+//!
+//! Only the latest is kept. The log keeps at most `checkpoint_ops` entries below it, so that a replica that is a little
+//! behind still gets the log; with what may be uncommitted above, the log has at most
+//! `2 * checkpoint_ops + Limits::uncommitted()` entries, plus what the kernel's ring had acknowledged at the soft limit.
+
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+use super::Replica;
+use super::client_table::ClientTable;
+use super::log::{Log, digest_of};
+use crate::ids::{Digest, OpNumber};
+use crate::state_machine::{RestoreError, StateMachine};
+
+/// The latest checkpoint, as bytes that can be sent.
+#[derive(Clone, Debug)]
+pub(super) struct Checkpoint {
+    pub(super) op: OpNumber,
+    pub(super) log_digest: Digest,
+    pub(super) digest: Digest,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// What the bytes hold.
+#[derive(Serialize, Deserialize)]
+struct Contents {
+    op: OpNumber,
+    log_digest: Digest,
+    table: ClientTable,
+    state: Vec<u8>,
+}
+
+impl<S: StateMachine> Replica<S> {
+    /// Takes a checkpoint at the commit number, and trims the log.
+    pub(super) fn take_checkpoint(&mut self) {
+        let log_digest = self
+            .log
+            .digest_at(self.commit)
+            .expect("the commit number is in the log");
+        let contents = Contents {
+            op: self.commit,
+            log_digest,
+            table: self.table.clone(),
+            state: self.machine.snapshot(),
+        };
+        let bytes = postcard::to_allocvec(&contents).expect("memory takes any checkpoint");
+        let digest = digest_of(&bytes);
+        self.checkpoint = Some(Checkpoint {
+            op: self.commit,
+            log_digest,
+            digest,
+            bytes,
+        });
+        self.log.trim(OpNumber(
+            self.commit
+                .0
+                .saturating_sub(self.config.limits.checkpoint_ops),
+        ));
+    }
+
+    /// Replaces state, table and log by a checkpoint of a later op. On an error nothing has changed.
+    pub(super) fn restore_checkpoint(
+        &mut self,
+        checkpoint: Checkpoint,
+    ) -> Result<(), RestoreError> {
+        assert!(
+            checkpoint.op > self.commit,
+            "a checkpoint must not undo what was executed"
+        );
+        let foreign = |_| RestoreError("not a checkpoint".into());
+        let contents: Contents = postcard::from_bytes(&checkpoint.bytes).map_err(foreign)?;
+        if (contents.op, contents.log_digest) != (checkpoint.op, checkpoint.log_digest) {
+            return Err(RestoreError("the checkpoint is of another op".into()));
+        }
+        self.machine.restore(&contents.state)?;
+        self.table = contents.table;
+        self.log = Log::starting_after(checkpoint.op, checkpoint.log_digest);
+        self.commit = checkpoint.op;
+        self.learned_commit = self.learned_commit.max(checkpoint.op);
+        self.checkpoint = Some(checkpoint);
+        Ok(())
+    }
+}

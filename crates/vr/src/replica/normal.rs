@@ -1,0 +1,387 @@
+//! Normal operation (VR Revisited, section 4.1): the primary orders, the backups follow, both execute in order.
+
+use alloc::vec::Vec;
+
+use super::client_table::Bounds;
+use super::fast_path::Held;
+use super::requests::{Flight, Primary};
+use super::{Replica, Status};
+use crate::effect::{Effect, FastPathCommand};
+use crate::ids::{OpNumber, ReplicaId, Time, View};
+use crate::message::{Message, Prepare};
+use crate::state_machine::StateMachine;
+
+impl<S: StateMachine> Replica<S> {
+    /// Begins to lead the view that was just entered: all uncommitted ops are sent again, in windows (rule 10).
+    pub(super) fn begin_primary(&mut self, out: &mut Vec<Effect>) {
+        self.primary = Primary::starting(&self.log, self.commit);
+        self.primary.heartbeat_at = self.now.plus(self.config.timing.heartbeat);
+        self.primary.start_view_at = self.now.plus(self.config.timing.retry);
+        self.advance_commit(out);
+        if self.config.replicas > 1 {
+            out.push(Effect::Broadcast(self.start_view()));
+        }
+        self.send_prepares(out);
+    }
+
+    /// Fills the window: first with what was inherited, then from the queue.
+    pub(super) fn send_prepares(&mut self, out: &mut Vec<Effect>) {
+        while self.primary.flights.len() < self.config.limits.window {
+            if self.primary.sent_to == self.log.op() {
+                for entry in self.primary.next_batch(&self.config.limits) {
+                    self.log.append(entry);
+                }
+            }
+            let limits = &self.config.limits;
+            let entries =
+                self.log
+                    .batch(self.primary.sent_to, limits.batch_bytes, limits.batch_ops);
+            if entries.is_empty() {
+                return;
+            }
+            let first = self.primary.sent_to.next();
+            let last = OpNumber(self.primary.sent_to.0 + entries.len() as u64);
+            self.primary.sent_to = last;
+            self.primary.flights.push_back(Flight {
+                first,
+                last,
+                sent: self.now,
+            });
+            if self.faults() == 0 {
+                self.advance_commit(out);
+            } else {
+                self.send_prepare(first, entries, out);
+            }
+        }
+    }
+
+    fn send_prepare(
+        &mut self,
+        first: OpNumber,
+        entries: Vec<crate::message::Entry>,
+        out: &mut Vec<Effect>,
+    ) {
+        let prepare = Prepare {
+            view: self.view,
+            first,
+            commit: self.commit,
+            entries,
+        };
+        if self.fast.armed() {
+            let op = prepare.last();
+            out.push(Effect::FastPath(FastPathCommand::OpenSlot { op }));
+        }
+        out.push(Effect::Broadcast(Message::Prepare(prepare)));
+        self.primary.heartbeat_at = self.now.plus(self.config.timing.heartbeat);
+    }
+
+    /// Sends the Prepares again that weren't decided in time, each as it was: the same first and last op.
+    fn resend_prepares(&mut self, out: &mut Vec<Effect>) {
+        let now = self.now;
+        for index in 0..self.primary.flights.len() {
+            let flight = &mut self.primary.flights[index];
+            if flight.sent.plus(self.config.timing.resend) > now {
+                continue;
+            }
+            flight.sent = now;
+            let first = flight.first;
+            let ops = usize::try_from(flight.last.0 - first.0 + 1).expect("a batch is in memory");
+            let entries = self.log.batch(OpNumber(first.0 - 1), usize::MAX, ops);
+            self.send_prepare(first, entries, out);
+        }
+    }
+
+    pub(super) fn primary_deadline(&self) -> Option<Time> {
+        if self.faults() == 0 {
+            return None;
+        }
+        let resend = self.config.timing.resend;
+        let oldest = self
+            .primary
+            .flights
+            .iter()
+            .map(|flight| flight.sent.plus(resend))
+            .min();
+        let start_view = (!self.all_joined()).then_some(self.primary.start_view_at);
+        [oldest, start_view, Some(self.primary.heartbeat_at)]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    pub(super) fn tick_primary(&mut self, out: &mut Vec<Effect>) {
+        if self.faults() == 0 {
+            return;
+        }
+        self.resend_prepares(out);
+        if self.now >= self.primary.start_view_at && !self.all_joined() {
+            self.primary.start_view_at = self.now.plus(self.config.timing.retry);
+            let message = self.start_view();
+            for to in self.others() {
+                if !self.peers[to.index()].joined {
+                    out.push(Effect::Send {
+                        to,
+                        message: message.clone(),
+                    });
+                }
+            }
+        }
+        // A Commit goes alone only when nothing else carries the commit number (rule 17).
+        if self.now >= self.primary.heartbeat_at {
+            self.primary.heartbeat_at = self.now.plus(self.config.timing.heartbeat);
+            let commit = Message::Commit {
+                view: self.view,
+                commit: self.commit,
+            };
+            out.push(Effect::Broadcast(commit));
+        }
+    }
+
+    fn all_joined(&self) -> bool {
+        self.others().all(|other| self.peers[other.index()].joined)
+    }
+
+    /// Every replica but this one.
+    pub(super) fn others(&self) -> impl Iterator<Item = ReplicaId> + use<S> {
+        let own = self.config.index;
+        let n = u8::try_from(self.config.replicas).expect("at most MAX_REPLICAS");
+        (0..n).map(ReplicaId).filter(move |replica| *replica != own)
+    }
+
+    pub(super) fn on_prepare_ok(
+        &mut self,
+        from: ReplicaId,
+        view: View,
+        op: OpNumber,
+        last_op: OpNumber,
+        out: &mut Vec<Effect>,
+    ) {
+        if self.status != Status::Normal || !self.is_primary() || view != self.view {
+            return self.ignore_prepare_ok();
+        }
+        self.peers[from.index()].joined = true;
+        self.acknowledge(from, op.max(last_op));
+        self.advance_commit(out);
+    }
+
+    /// Replica `from` has every op of this view up to `op`. What the log doesn't have can't have been acknowledged.
+    pub(super) fn acknowledge(&mut self, from: ReplicaId, op: OpNumber) {
+        if op <= self.log.op() {
+            let acked = &mut self.peers[from.index()].acked;
+            *acked = op.max(*acked);
+        }
+    }
+
+    /// Commits what f distinct backups and this primary have (R4).
+    pub(super) fn advance_commit(&mut self, out: &mut Vec<Effect>) {
+        let faults = self.faults();
+        let mut decided = self.log.op();
+        if faults > 0 {
+            let mut acked: Vec<OpNumber> = self
+                .others()
+                .map(|other| self.peers[other.index()].acked)
+                .collect();
+            acked.sort_unstable();
+            decided = acked[acked.len() - faults];
+        }
+        self.learned_commit = self.learned_commit.max(decided);
+        self.execute(out);
+        while self
+            .primary
+            .flights
+            .front()
+            .is_some_and(|flight| flight.last <= self.commit)
+        {
+            self.primary.flights.pop_front();
+        }
+        self.primary.sent_to = self.primary.sent_to.max(self.commit);
+    }
+
+    /// Executes everything up to the learned commit number that the log has, in order (section 4.1, steps 5 and 7).
+    pub(super) fn execute(&mut self, out: &mut Vec<Effect>) {
+        let limits = &self.config.limits;
+        let bounds = Bounds {
+            sessions: limits.sessions,
+            replies: limits.session_requests,
+        };
+        let every = limits.checkpoint_ops;
+        let answers = self.status == Status::Normal && self.is_primary();
+        while self.commit < self.learned_commit.min(self.log.op()) {
+            let op = self.commit.next();
+            let entry = self
+                .log
+                .entry(op)
+                .expect("the log has what isn't executed")
+                .clone();
+            let machine = &mut self.machine;
+            let reply = self
+                .table
+                .execute(op, &entry, bounds, |bytes| machine.apply(bytes));
+            self.commit = op;
+            if answers {
+                self.primary.forget_executed(&entry);
+                self.reply(entry.client, entry.request, reply, out);
+            }
+            if op.0.is_multiple_of(every) {
+                self.take_checkpoint();
+            }
+        }
+    }
+
+    pub(super) fn on_prepare(&mut self, from: ReplicaId, prepare: Prepare, out: &mut Vec<Effect>) {
+        let view = prepare.view;
+        if view < self.promised || !self.leads(from, view) || !well_formed(&prepare) {
+            return self.ignore_prepare();
+        }
+        if view > self.promised {
+            return self.join(view, from, Message::Prepare(prepare), out);
+        }
+        self.heard_primary();
+        if self.status == Status::ViewChange {
+            self.hold_early(Held {
+                prepare,
+                transferred: false,
+            });
+            return self.fetch_started_view(view, out);
+        }
+        self.hold_early(Held {
+            prepare,
+            transferred: false,
+        });
+        self.append_early(out);
+    }
+
+    pub(super) fn on_commit(
+        &mut self,
+        from: ReplicaId,
+        view: View,
+        commit: OpNumber,
+        out: &mut Vec<Effect>,
+    ) {
+        if view < self.promised || !self.leads(from, view) {
+            return self.ignore_commit();
+        }
+        if view > self.promised {
+            return self.join(view, from, Message::Commit { view, commit }, out);
+        }
+        self.heard_primary();
+        if self.status == Status::ViewChange {
+            return self.fetch_started_view(view, out);
+        }
+        self.learn_commit(commit, out);
+        self.catch_up_if_behind(out);
+    }
+
+    /// Takes the primary's commit number; an impossible one is no one's commit number.
+    pub(super) fn learn_commit(&mut self, commit: OpNumber, out: &mut Vec<Effect>) {
+        if commit.0 < OpNumber::LIMIT {
+            self.learned_commit = self.learned_commit.max(commit);
+            self.execute(out);
+        }
+    }
+
+    /// Keeps a Prepare until it is its turn; when there are too many, the last ones go.
+    pub(super) fn hold_early(&mut self, held: Held) {
+        let known = self
+            .early
+            .get(&held.prepare.first)
+            .map_or(0, |old| old.prepare.entries.len());
+        if held.prepare.entries.len() >= known {
+            self.early.insert(held.prepare.first, held);
+        }
+        while self.early.len() > self.config.limits.window {
+            self.early.pop_last();
+        }
+    }
+
+    /// Appends the held Prepares that have nothing missing before them; asks for what is missing.
+    pub(super) fn append_early(&mut self, out: &mut Vec<Effect>) {
+        while let Some(entry) = self.early.first_entry() {
+            if *entry.key() > self.log.op().next() {
+                break;
+            }
+            let held = entry.remove();
+            let last = held.prepare.last();
+            let committed = held.prepare.commit.min(last);
+            if last.0 > self.commit.max(committed).0 + self.config.limits.uncommitted() {
+                self.ignore_prepare();
+                continue;
+            }
+            if last <= self.log.op() {
+                self.accept(held, out);
+            } else if self.fast.armed() {
+                return self.claim(held, out);
+            } else {
+                self.accept(held, out);
+            }
+        }
+        self.catch_up_if_behind(out);
+    }
+
+    /// Appends what of a Prepare isn't in the log yet, and acknowledges it (section 4.1, step 4).
+    pub(super) fn accept(&mut self, held: Held, out: &mut Vec<Effect>) {
+        let Held {
+            prepare,
+            transferred,
+        } = held;
+        let (view, op, commit) = (prepare.view, prepare.last(), prepare.commit);
+        self.append_missing(prepare);
+        let last_op = self.log.op();
+        // What came by state transfer may end anywhere; its acknowledgement is about the whole log.
+        let op = if transferred { last_op } else { op };
+        let to = view.primary(self.config.replicas);
+        out.push(Effect::Send {
+            to,
+            message: Message::PrepareOk { view, op, last_op },
+        });
+        self.learn_commit(commit, out);
+        if transferred {
+            self.continue_catch_up(out);
+        }
+    }
+
+    /// Appends the entries past the log's last op.
+    pub(super) fn append_missing(&mut self, prepare: Prepare) {
+        let known = self.log.op().next().0.saturating_sub(prepare.first.0);
+        let known = usize::try_from(known).unwrap_or(usize::MAX);
+        for entry in prepare.entries.into_iter().skip(known) {
+            self.log.append(entry);
+        }
+    }
+
+    pub(super) fn tick_backup(&mut self, out: &mut Vec<Effect>) {
+        if self.now >= self.view_change.suspect_at {
+            self.ask_pre_vote(out);
+        }
+    }
+
+    /// What a backup does after a batch of inputs: it isn't done between two of the kernel's records.
+    pub(super) fn flush_backup(&mut self, out: &mut Vec<Effect>) {
+        if self.over_soft_limit() && self.fast.armed() {
+            return self.refuse_more(out);
+        }
+        self.rearm_below_soft_limit(out);
+        self.append_early(out);
+    }
+
+    /// Of an older view, of no primary, or malformed.
+    fn ignore_prepare(&self) {}
+
+    /// Of an older view or of no primary.
+    fn ignore_commit(&self) {}
+
+    /// Of another view than the one that this replica leads.
+    fn ignore_prepare_ok(&self) {}
+}
+
+/// Whether op numbers are ones that a group can reach, and there is something in it.
+pub(super) fn well_formed(prepare: &Prepare) -> bool {
+    let count = prepare.entries.len() as u64;
+    prepare.first.0 >= 1
+        && count >= 1
+        && prepare
+            .first
+            .0
+            .checked_add(count)
+            .is_some_and(|end| end <= OpNumber::LIMIT)
+}

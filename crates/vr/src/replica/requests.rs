@@ -1,0 +1,197 @@
+//! Requests before they are in the log: the primary's queue, and the order of each session's numbers.
+//!
+//! Requests of one session enter the log in the order of their numbers; one that is early is held until its predecessor
+//! comes. Everything here is volatile and the primary's alone: it is derived anew from the log when a view begins (rule 7).
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use super::log::{Log, wire_bytes};
+use super::{Limits, Replica, Status};
+use crate::effect::Effect;
+use crate::ids::{ClientId, OpNumber, RequestNumber, Time};
+use crate::message::{Entry, Reply};
+use crate::state_machine::StateMachine;
+
+/// A Prepare that left and isn't decided.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Flight {
+    pub(super) first: OpNumber,
+    pub(super) last: OpNumber,
+    /// When it was sent last.
+    pub(super) sent: Time,
+}
+
+/// What only a primary has.
+#[derive(Debug, Default)]
+pub(super) struct Primary {
+    /// Requests that wait for the window; at most `queue`.
+    queue: VecDeque<Entry>,
+    /// Requests that came before their predecessors; at most `queue`.
+    held: BTreeMap<(ClientId, RequestNumber), Arc<[u8]>>,
+    /// Per session the highest number in the queue or in the log above the commit number.
+    pending: BTreeMap<ClientId, RequestNumber>,
+    /// Undecided Prepares in order; at most `window`.
+    pub(super) flights: VecDeque<Flight>,
+    /// The last op that was put into a Prepare of this view.
+    pub(super) sent_to: OpNumber,
+    /// When a Commit is due, unless a Prepare goes first.
+    pub(super) heartbeat_at: Time,
+    /// When StartView is due again for those who haven't joined.
+    pub(super) start_view_at: Time,
+}
+
+impl Primary {
+    /// A primary at the begin of its view: everything above `commit` has to be sent.
+    pub(super) fn starting(log: &Log, commit: OpNumber) -> Primary {
+        let mut pending = BTreeMap::new();
+        let mut op = commit.next();
+        while let Some(entry) = log.entry(op) {
+            pending.insert(entry.client, entry.request);
+            op = op.next();
+        }
+        Primary {
+            pending,
+            sent_to: commit,
+            ..Primary::default()
+        }
+    }
+
+    /// Whether every bound is kept.
+    pub(super) fn within(&self, limits: &Limits) -> bool {
+        self.queue.len() <= limits.queue
+            && self.held.len() <= limits.queue
+            && self.flights.len() <= limits.window
+    }
+
+    /// Takes from the queue what fits into one Prepare.
+    pub(super) fn next_batch(&mut self, limits: &Limits) -> Vec<Entry> {
+        let mut batch: Vec<Entry> = Vec::new();
+        let mut left = limits.batch_bytes;
+        while let Some(entry) = self.queue.front() {
+            let size = wire_bytes(entry);
+            if !batch.is_empty() && (size > left || batch.len() >= limits.batch_ops) {
+                break;
+            }
+            left = left.saturating_sub(size);
+            batch.extend(self.queue.pop_front());
+        }
+        batch
+    }
+
+    /// An entry was executed: its session's number isn't pending any more unless a higher one is.
+    pub(super) fn forget_executed(&mut self, entry: &Entry) {
+        if self
+            .pending
+            .get(&entry.client)
+            .is_some_and(|highest| *highest <= entry.request)
+        {
+            self.pending.remove(&entry.client);
+        }
+    }
+}
+
+impl<S: StateMachine> Replica<S> {
+    pub(super) fn on_request(
+        &mut self,
+        client: ClientId,
+        request: RequestNumber,
+        op: Arc<[u8]>,
+        out: &mut Vec<Effect>,
+    ) {
+        let limit = self.config.limits.op_bytes;
+        if self.status != Status::Normal {
+            return self.reply(client, request, Reply::Unavailable, out);
+        }
+        if !self.is_primary() {
+            return self.reply(client, request, Reply::NotPrimary, out);
+        }
+        if op.len() > limit {
+            let limit = u32::try_from(limit).unwrap_or(u32::MAX);
+            return self.reply(client, request, Reply::TooLarge { limit }, out);
+        }
+        let executed = self.table.highest(client);
+        let pending = self.primary.pending.get(&client).copied();
+        let highest = pending.or(executed).unwrap_or_default();
+        if request <= executed.unwrap_or_default() {
+            let answer = self.table.answer(client, request);
+            return self.reply(client, request, answer, out);
+        }
+        if request <= highest {
+            return self.ignore_request_in_flight();
+        }
+        // A session begins with 1. Anything else from a session that isn't known means that it was evicted.
+        if highest == RequestNumber(0) && request != RequestNumber(1) {
+            return self.reply(client, request, Reply::NoSession, out);
+        }
+        let ahead = request.0 - executed.unwrap_or_default().0;
+        if ahead > self.config.limits.session_requests as u64 {
+            return self.reply_busy(client, request, out);
+        }
+        if request.0 != highest.0 + 1 {
+            return self.hold(client, request, op);
+        }
+        if self.primary.queue.len() >= self.config.limits.queue {
+            return self.reply_busy(client, request, out);
+        }
+        self.enqueue(Entry {
+            client,
+            request,
+            op,
+        });
+        self.release_held(client, request);
+    }
+
+    fn enqueue(&mut self, entry: Entry) {
+        self.primary.pending.insert(entry.client, entry.request);
+        self.primary.queue.push_back(entry);
+    }
+
+    /// A number whose predecessor is missing waits. When too many wait, some predecessor never came: they are forgotten,
+    /// and who still cares asks again.
+    fn hold(&mut self, client: ClientId, request: RequestNumber, op: Arc<[u8]>) {
+        if self.primary.held.len() >= self.config.limits.queue {
+            self.primary.held.clear();
+        }
+        self.primary.held.insert((client, request), op);
+    }
+
+    fn release_held(&mut self, client: ClientId, mut request: RequestNumber) {
+        while self.primary.queue.len() < self.config.limits.queue {
+            request = RequestNumber(request.0 + 1);
+            let Some(op) = self.primary.held.remove(&(client, request)) else {
+                return;
+            };
+            self.enqueue(Entry {
+                client,
+                request,
+                op,
+            });
+        }
+    }
+
+    fn reply_busy(&self, client: ClientId, request: RequestNumber, out: &mut Vec<Effect>) {
+        let ms = self.config.timing.resend / 1_000_000;
+        let retry_after_ms = u32::try_from(ms.max(1)).unwrap_or(u32::MAX);
+        self.reply(client, request, Reply::Busy { retry_after_ms }, out);
+    }
+
+    pub(super) fn reply(
+        &self,
+        client: ClientId,
+        request: RequestNumber,
+        reply: Reply,
+        out: &mut Vec<Effect>,
+    ) {
+        out.push(Effect::Reply {
+            client,
+            request,
+            view: self.promised,
+            reply,
+        });
+    }
+
+    /// It is queued or in the log: the reply comes when it is executed.
+    fn ignore_request_in_flight(&self) {}
+}

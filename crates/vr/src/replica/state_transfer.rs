@@ -1,0 +1,511 @@
+//! State transfer (VR Revisited, section 5.2): chunked, resumable, one question at a time, verified by digest (rule 12).
+//!
+//! A backup that is behind in its own view appends each chunk as it comes. Everybody else (a new primary, a replica that
+//! joins a started view, a recovering one) stages the whole and replaces its own log in one step (rule 2).
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use super::checkpoint::Checkpoint;
+use super::fast_path::{AfterFence, Held};
+use super::log::{chain, digest_of};
+use super::normal::well_formed;
+use super::{Replica, Status};
+use crate::effect::{Effect, Note};
+use crate::ids::{Digest, Nonce, OpNumber, ReplicaId, Time, View};
+use crate::message::{Entry, Message, Prepare};
+use crate::state_machine::StateMachine;
+
+/// The longest checkpoint that is taken from others, in bytes.
+const MAX_CHECKPOINT_BYTES: u64 = 1 << 32;
+
+/// Questions in vain after which a recovering replica begins anew: the one it asks may have gone.
+const MAX_ATTEMPTS: u32 = 4;
+
+/// Why state is fetched, and what follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// A backup fills a gap.
+    CatchUp,
+    /// A new primary lacks the log that its view begins with; `commit` is the highest commit number of the quorum.
+    Lead { commit: OpNumber },
+    /// A replica joins a view that was started.
+    Follow,
+    /// A recovering replica has nothing at all.
+    Recover,
+}
+
+/// State on its way.
+#[derive(Debug)]
+pub(super) struct Transfer {
+    purpose: Purpose,
+    from: ReplicaId,
+    view: View,
+    nonce: Nonce,
+    /// The last op that is here: what is asked for comes after it.
+    end: OpNumber,
+    /// The digest at `end`.
+    digest: Digest,
+    /// The log's op that the staged entries follow.
+    base: OpNumber,
+    staged: Vec<Entry>,
+    /// A checkpoint of which a part is here.
+    partial: Option<Checkpoint>,
+    partial_total: u64,
+    /// A whole one, verified; the staged entries follow it.
+    checkpoint: Option<Checkpoint>,
+    /// Where the log to be fetched ends.
+    target: Option<(OpNumber, Digest)>,
+    commit: OpNumber,
+    attempts: u32,
+    pub(super) again_at: Time,
+}
+
+impl<S: StateMachine> Replica<S> {
+    /// Begins to fetch everything after the commit number: below it all logs are equal.
+    pub(super) fn begin_transfer(
+        &mut self,
+        purpose: Purpose,
+        from: ReplicaId,
+        view: View,
+        target: Option<(OpNumber, Digest)>,
+        out: &mut Vec<Effect>,
+    ) {
+        let catches_up = purpose == Purpose::CatchUp;
+        let end = if catches_up {
+            self.log.op()
+        } else {
+            self.commit
+        };
+        let transfer = Transfer {
+            purpose,
+            from,
+            view,
+            nonce: self.fresh_nonce(),
+            end,
+            digest: self
+                .log
+                .digest_at(end)
+                .expect("the log reaches from the commit number on"),
+            base: end,
+            staged: Vec::new(),
+            partial: None,
+            partial_total: 0,
+            checkpoint: None,
+            target,
+            commit: OpNumber(0),
+            attempts: 0,
+            again_at: self.now,
+        };
+        self.transfer = Some(transfer);
+        self.ask_state(out);
+    }
+
+    /// Asks for what comes next; again when no answer comes in time.
+    fn ask_state(&mut self, out: &mut Vec<Effect>) {
+        let retry = self.config.timing.retry;
+        let again_at = self.now.plus(self.jittered(retry));
+        let Some(transfer) = &mut self.transfer else {
+            return;
+        };
+        transfer.again_at = again_at;
+        let (view, nonce, to) = (transfer.view, transfer.nonce, transfer.from);
+        let message = match &transfer.partial {
+            None => Message::GetState {
+                view,
+                nonce,
+                after: transfer.end,
+            },
+            Some(partial) => {
+                let offset = partial.bytes.len() as u64;
+                Message::GetCheckpoint {
+                    view,
+                    nonce,
+                    op: partial.op,
+                    offset,
+                }
+            }
+        };
+        out.push(Effect::Send { to, message });
+    }
+
+    pub(super) fn tick_transfer(&mut self, out: &mut Vec<Effect>) {
+        let Some(transfer) = &mut self.transfer else {
+            return;
+        };
+        if self.now < transfer.again_at || self.fast.waits() {
+            return;
+        }
+        transfer.attempts += 1;
+        if transfer.purpose == Purpose::Recover && transfer.attempts >= MAX_ATTEMPTS {
+            return self.begin_recovery();
+        }
+        if transfer.purpose == Purpose::CatchUp {
+            transfer.end = self.log.op();
+            if !self.behind() {
+                self.transfer = None;
+                return;
+            }
+        }
+        self.ask_state(out);
+    }
+
+    /// Whether the view is known to have ops that this backup lacks.
+    fn behind(&self) -> bool {
+        let op = self.log.op();
+        let target = self.transfer.as_ref().and_then(|transfer| transfer.target);
+        self.learned_commit > op
+            || !self.early.is_empty()
+            || target.is_some_and(|(end, _)| end > op)
+    }
+
+    /// A backup that lacks ops asks its primary (rule 9).
+    pub(super) fn catch_up_if_behind(&mut self, out: &mut Vec<Effect>) {
+        let backup = self.status == Status::Normal && !self.is_primary();
+        if backup && !self.fast.waits() && self.transfer.is_none() && self.behind() {
+            let primary = self.view.primary(self.config.replicas);
+            self.begin_transfer(Purpose::CatchUp, primary, self.view, None, out);
+        }
+    }
+
+    /// A chunk was appended: on to the next, if there is one.
+    pub(super) fn continue_catch_up(&mut self, out: &mut Vec<Effect>) {
+        let op = self.log.op();
+        let Some(transfer) = &mut self.transfer else {
+            return;
+        };
+        if transfer.purpose != Purpose::CatchUp || transfer.end >= op {
+            return;
+        }
+        transfer.end = op;
+        transfer.attempts = 0;
+        if transfer.target.is_some_and(|(end, _)| end > op) {
+            self.ask_state(out);
+        } else {
+            self.transfer = None;
+        }
+    }
+
+    /// Shows its log to who is in the same view. Between views the log is shown only as it was announced (frozen).
+    pub(super) fn on_get_state(
+        &mut self,
+        from: ReplicaId,
+        view: View,
+        nonce: Nonce,
+        after: OpNumber,
+        out: &mut Vec<Effect>,
+    ) {
+        if !self.shows_state_of(view) || after > self.log.op() {
+            return self.ignore_get_state();
+        }
+        self.peers[from.index()].joined = true;
+        let Some(digest_after) = self.log.digest_at(after) else {
+            return self.send_checkpoint(from, view, nonce, 0, out);
+        };
+        let entries = self
+            .log
+            .batch(after, self.config.limits.chunk_bytes, usize::MAX);
+        let (op, digest, commit) = (self.log.op(), self.log.digest(), self.commit);
+        let message = Message::NewState {
+            view,
+            nonce,
+            after,
+            digest_after,
+            entries,
+            op,
+            digest,
+            commit,
+        };
+        out.push(Effect::Send { to: from, message });
+    }
+
+    fn shows_state_of(&self, view: View) -> bool {
+        let announced = self.status == Status::ViewChange && self.view_change.announced;
+        view == self.view && (self.status == Status::Normal || announced)
+    }
+
+    pub(super) fn on_get_checkpoint(
+        &mut self,
+        from: ReplicaId,
+        view: View,
+        nonce: Nonce,
+        op: OpNumber,
+        offset: u64,
+        out: &mut Vec<Effect>,
+    ) {
+        if !self.shows_state_of(view) {
+            return self.ignore_get_state();
+        }
+        // Another checkpoint was taken meanwhile: the asker begins with it anew.
+        let same = self
+            .checkpoint
+            .as_ref()
+            .is_some_and(|checkpoint| checkpoint.op == op);
+        self.send_checkpoint(from, view, nonce, if same { offset } else { 0 }, out);
+    }
+
+    fn send_checkpoint(
+        &self,
+        to: ReplicaId,
+        view: View,
+        nonce: Nonce,
+        offset: u64,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(checkpoint) = &self.checkpoint else {
+            return;
+        };
+        let Some(rest) = usize::try_from(offset)
+            .ok()
+            .and_then(|offset| checkpoint.bytes.get(offset..))
+        else {
+            return;
+        };
+        let message = Message::CheckpointChunk {
+            view,
+            nonce,
+            op: checkpoint.op,
+            log_digest: checkpoint.log_digest,
+            digest: checkpoint.digest,
+            total: checkpoint.bytes.len() as u64,
+            offset,
+            bytes: rest[..rest.len().min(self.config.limits.chunk_bytes.max(1))].to_vec(),
+        };
+        out.push(Effect::Send { to, message });
+    }
+
+    /// Whether a message answers the question that is open.
+    fn answers_transfer(&self, from: ReplicaId, view: View, nonce: Nonce) -> bool {
+        self.transfer.as_ref().is_some_and(|transfer| {
+            (transfer.from, transfer.view, transfer.nonce) == (from, view, nonce)
+        })
+    }
+
+    pub(super) fn on_new_state(
+        &mut self,
+        from: ReplicaId,
+        message: Message,
+        out: &mut Vec<Effect>,
+    ) {
+        let Message::NewState {
+            view,
+            nonce,
+            after,
+            digest_after,
+            entries,
+            op,
+            digest,
+            commit,
+        } = message
+        else {
+            return;
+        };
+        if !self.answers_transfer(from, view, nonce) || op.0 >= OpNumber::LIMIT || commit > op {
+            return self.ignore_new_state();
+        }
+        let Some(transfer) = &mut self.transfer else {
+            return;
+        };
+        if transfer.purpose == Purpose::CatchUp {
+            transfer.target = Some((op, digest));
+            let prepare = Prepare {
+                view,
+                first: after.next(),
+                commit,
+                entries,
+            };
+            return self.append_chunk(after, digest_after, prepare, out);
+        }
+        if after != transfer.end || transfer.partial.is_some() {
+            return self.ignore_new_state();
+        }
+        assert!(
+            digest_after == transfer.digest || !transfer.staged.is_empty(),
+            "divergence: replica {from} has another log below the commit number {after}"
+        );
+        if digest_after != transfer.digest {
+            return self.restart_transfer(out);
+        }
+        let (end, end_digest) = *transfer.target.get_or_insert((op, digest));
+        for entry in entries {
+            if transfer.end < end {
+                transfer.end = transfer.end.next();
+                transfer.digest = chain(transfer.digest, transfer.end, &entry);
+                transfer.staged.push(entry);
+                transfer.attempts = 0;
+            }
+        }
+        transfer.commit = transfer.commit.max(commit.min(end));
+        if transfer.end < end {
+            self.postpone_giving_up();
+            self.ask_state(out);
+        } else if (transfer.end, transfer.digest) == (end, end_digest) {
+            self.finish_transfer(out);
+        } else {
+            self.restart_transfer(out);
+        }
+    }
+
+    /// A chunk for a backup of the view: it is appended like a Prepare, by a claim where the kernel appends too.
+    fn append_chunk(
+        &mut self,
+        after: OpNumber,
+        digest_after: Digest,
+        prepare: Prepare,
+        out: &mut Vec<Effect>,
+    ) {
+        let known = self.log.digest_at(after);
+        assert!(
+            known.is_none_or(|known| known == digest_after),
+            "divergence: the primary of this view has another log at op {after}"
+        );
+        if known.is_some() && well_formed(&prepare) {
+            self.hold_early(Held {
+                prepare,
+                transferred: true,
+            });
+            self.append_early(out);
+        }
+    }
+
+    /// What was fetched isn't what was announced: all of it again, from the same replica.
+    fn restart_transfer(&mut self, out: &mut Vec<Effect>) {
+        let Some(old) = self.transfer.take() else {
+            return;
+        };
+        let text = alloc::format!("the state from replica {} doesn't fit its digest", old.from);
+        out.push(Effect::Note(Note::Warning(text)));
+        self.begin_transfer(old.purpose, old.from, old.view, None, out);
+        // Not at once: a broken peer must not be asked in a loop.
+        out.pop();
+    }
+
+    pub(super) fn on_checkpoint_chunk(
+        &mut self,
+        from: ReplicaId,
+        message: Message,
+        out: &mut Vec<Effect>,
+    ) {
+        let Message::CheckpointChunk {
+            view,
+            nonce,
+            op,
+            log_digest,
+            digest,
+            total,
+            offset,
+            bytes,
+        } = message
+        else {
+            return;
+        };
+        let useless = op <= self.commit || op.0 >= OpNumber::LIMIT;
+        let oversized = total > MAX_CHECKPOINT_BYTES || bytes.is_empty();
+        if !self.answers_transfer(from, view, nonce) || useless || oversized {
+            return self.ignore_checkpoint_chunk();
+        }
+        let Some(transfer) = &mut self.transfer else {
+            return;
+        };
+        let fits = |partial: &Checkpoint| (partial.op, partial.digest) == (op, digest);
+        if !transfer.partial.as_ref().is_some_and(fits) {
+            transfer.partial = Some(Checkpoint {
+                op,
+                log_digest,
+                digest,
+                bytes: Vec::new(),
+            });
+            transfer.partial_total = total;
+        }
+        let partial = transfer.partial.as_mut().expect("it was just put there");
+        let here = partial.bytes.len() as u64;
+        if offset != here || here + bytes.len() as u64 > transfer.partial_total {
+            return self.ignore_checkpoint_chunk();
+        }
+        partial.bytes.extend_from_slice(&bytes);
+        transfer.attempts = 0;
+        if (partial.bytes.len() as u64) < transfer.partial_total {
+            self.postpone_giving_up();
+            return self.ask_state(out);
+        }
+        let whole = transfer.partial.take().expect("it is whole");
+        if digest_of(&whole.bytes) != whole.digest {
+            return self.restart_transfer(out);
+        }
+        if transfer.purpose == Purpose::CatchUp {
+            return self.fence(AfterFence::InstallCheckpoint(Box::new(whole)), out);
+        }
+        (transfer.end, transfer.base, transfer.digest) = (whole.op, whole.op, whole.log_digest);
+        transfer.staged.clear();
+        // The log went on meanwhile: the first answer after the checkpoint says how far.
+        if transfer.target.is_some_and(|(end, _)| end < whole.op) {
+            transfer.target = None;
+        }
+        transfer.checkpoint = Some(whole);
+        self.postpone_giving_up();
+        self.ask_state(out);
+    }
+
+    /// A backup far behind jumps to the checkpoint, unless the kernel's records took it there already.
+    pub(super) fn install_checkpoint(&mut self, checkpoint: Checkpoint, out: &mut Vec<Effect>) {
+        if checkpoint.op > self.log.op()
+            && let Err(error) = self.restore_checkpoint(checkpoint)
+        {
+            out.push(Effect::Note(Note::Warning(alloc::format!("{error}"))));
+            self.transfer = None;
+        }
+        self.arm(out);
+        let op = self.log.op();
+        if let Some(transfer) = &mut self.transfer {
+            transfer.end = op;
+            self.ask_state(out);
+        }
+        self.append_early(out);
+    }
+
+    /// All is here and verified: the old suffix is replaced in one step.
+    fn finish_transfer(&mut self, out: &mut Vec<Effect>) {
+        let Some(transfer) = self.transfer.take() else {
+            return;
+        };
+        if let Some(checkpoint) = transfer.checkpoint {
+            if let Err(error) = self.restore_checkpoint(checkpoint) {
+                out.push(Effect::Note(Note::Warning(alloc::format!("{error}"))));
+                let Transfer {
+                    purpose,
+                    from,
+                    view,
+                    ..
+                } = transfer;
+                self.begin_transfer(purpose, from, view, None, out);
+                out.pop();
+                return;
+            }
+        } else {
+            assert!(
+                transfer.base >= self.commit,
+                "what is committed is never replaced"
+            );
+            self.log.truncate(transfer.base);
+        }
+        for entry in transfer.staged {
+            self.log.append(entry);
+        }
+        self.learned_commit = self.learned_commit.max(transfer.commit);
+        match transfer.purpose {
+            Purpose::Lead { commit } => self.lead(commit, out),
+            Purpose::Follow => self.follow(transfer.view, out),
+            Purpose::Recover => self.recovered(transfer.view, out),
+            Purpose::CatchUp => unreachable!("chunks of a catch-up are appended as they come"),
+        }
+    }
+
+    /// Of another view, or from beyond this log.
+    fn ignore_get_state(&self) {}
+
+    /// Not the answer to the open question.
+    fn ignore_new_state(&self) {}
+
+    /// Not the answer to the open question, or of no use.
+    fn ignore_checkpoint_chunk(&self) {}
+}
