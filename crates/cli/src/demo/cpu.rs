@@ -1,0 +1,77 @@
+//! How much processor time was used, by processes and by the whole machine.
+
+use std::fs;
+
+use anyhow::{Context, Result};
+
+/// The kernel's unit in `/proc/stat`, on every architecture that Electrode runs on.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// Seconds, user and system, that all threads of a process have run so far.
+///
+/// The scheduler's own nanoseconds: the ticks of `/proc/PID/stat` are too coarse for a run of a second.
+pub(super) fn of_process(pid: u32) -> Result<f64> {
+    let directory = format!("/proc/{pid}/task");
+    let threads = fs::read_dir(&directory).with_context(|| format!("reading {directory}"))?;
+    let mut nanoseconds = 0;
+    for thread in threads {
+        let path = thread?.path().join("schedstat");
+        // A thread may have ended since the directory was read.
+        let Ok(text) = fs::read_to_string(&path) else {
+            continue;
+        };
+        nanoseconds += ran(&text).with_context(|| format!("{}: {text:?}", path.display()))?;
+    }
+    Ok(nanoseconds as f64 / 1e9)
+}
+
+/// Seconds that all CPUs of the machine have been busy: user, nice, system and interrupts, hard and soft.
+pub(super) fn of_system() -> Result<f64> {
+    let text = fs::read_to_string("/proc/stat").context("reading /proc/stat")?;
+    let ticks = busy(&text).with_context(|| format!("/proc/stat: {text:?}"))?;
+    Ok(ticks as f64 / TICKS_PER_SECOND)
+}
+
+/// The first number of a `schedstat`: nanoseconds on a CPU.
+fn ran(schedstat: &str) -> Option<u64> {
+    schedstat.split_whitespace().next()?.parse().ok()
+}
+
+/// The busy ticks in the first line of `/proc/stat`: cpu user nice system idle iowait irq softirq ...
+fn busy(stat: &str) -> Option<u64> {
+    let line = stat.lines().find(|line| line.starts_with("cpu "))?;
+    let numbers: Vec<u64> = line
+        .split_whitespace()
+        .skip(1)
+        .map_while(|word| word.parse().ok())
+        .collect();
+    match numbers.as_slice() {
+        [user, nice, system, _idle, _iowait, irq, softirq, ..] => {
+            Some(user + nice + system + irq + softirq)
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn idle_and_waiting_time_are_not_busy_time() {
+        let stat = "cpu  1 20 300 5000 60000 4 50 600 0 0\ncpu0 9 9 9 9 9 9 9 9 9 9\n";
+        assert_eq!(busy(stat), Some(1 + 20 + 300 + 4 + 50));
+        assert_eq!(busy("cpu 1 2 3"), None);
+        assert_eq!(busy("intr 5"), None);
+    }
+
+    #[test]
+    fn a_process_that_works_uses_time() {
+        let before = of_process(std::process::id()).unwrap();
+        let sum = (0..3_000_000_u64).fold(0, |sum, n| std::hint::black_box(sum ^ n));
+        std::hint::black_box(sum);
+        assert!(of_process(std::process::id()).unwrap() > before);
+        assert!(of_system().unwrap() > 0.0);
+        assert!(of_process(u32::MAX).is_err());
+    }
+}
