@@ -218,6 +218,7 @@ impl<S: StateMachine> Replica<S> {
                 .table
                 .execute(op, &entry, bounds, |bytes| machine.apply(bytes));
             self.commit = op;
+            self.view_works();
             if answers {
                 self.primary.forget_executed(&entry);
                 self.reply(entry.client, entry.request, reply, out);
@@ -268,6 +269,7 @@ impl<S: StateMachine> Replica<S> {
         if self.status == Status::ViewChange {
             return self.fetch_started_view(view, out);
         }
+        self.view_works();
         self.learn_commit(commit, out);
         self.catch_up_if_behind(out);
     }

@@ -75,11 +75,8 @@ impl<S: StateMachine> Replica<S> {
         _group: GroupId,
         out: &mut Vec<Effect>,
     ) {
-        let group = if self.status == Status::Starting {
-            GroupId(0)
-        } else {
-            self.group
-        };
+        let undecided = self.status == Status::Starting && !self.first_start.explicit;
+        let group = if undecided { GroupId(0) } else { self.group };
         let peer = &mut self.peers[from.index()];
         peer.hello = Some(nonce);
         let same_life = peer.bootstrapped == Some(nonce);

@@ -71,6 +71,18 @@ impl<S: StateMachine> Replica<S> {
         target: Option<(OpNumber, Digest)>,
         out: &mut Vec<Effect>,
     ) {
+        self.open_transfer(purpose, from, view, target);
+        self.ask_state(out);
+    }
+
+    fn open_transfer(
+        &mut self,
+        purpose: Purpose,
+        from: ReplicaId,
+        view: View,
+        target: Option<(OpNumber, Digest)>,
+    ) {
+        let retry = self.config.timing.retry;
         let catches_up = purpose == Purpose::CatchUp;
         let end = if catches_up {
             self.log.op()
@@ -95,10 +107,9 @@ impl<S: StateMachine> Replica<S> {
             target,
             commit: OpNumber(0),
             attempts: 0,
-            again_at: self.now,
+            again_at: self.now.plus(self.jittered(retry)),
         };
         self.transfer = Some(transfer);
-        self.ask_state(out);
     }
 
     /// Asks for what comes next; again when no answer comes in time.
@@ -179,6 +190,13 @@ impl<S: StateMachine> Replica<S> {
         }
         transfer.end = op;
         transfer.attempts = 0;
+        if let Some((end, digest)) = transfer.target {
+            let own = self.log.digest_at(end);
+            assert!(
+                own.is_none_or(|own| own == digest),
+                "divergence: the primary of this view has another log at op {end}"
+            );
+        }
         if transfer.target.is_some_and(|(end, _)| end > op) {
             self.ask_state(out);
         } else {
@@ -375,9 +393,8 @@ impl<S: StateMachine> Replica<S> {
         };
         let text = alloc::format!("the state from replica {} doesn't fit its digest", old.from);
         out.push(Effect::Note(Note::Warning(text)));
-        self.begin_transfer(old.purpose, old.from, old.view, None, out);
-        // Not at once: a broken peer must not be asked in a loop.
-        out.pop();
+        // The question leaves when the retry is due: a broken peer must not be asked in a loop.
+        self.open_transfer(old.purpose, old.from, old.view, None);
     }
 
     pub(super) fn on_checkpoint_chunk(
@@ -477,9 +494,7 @@ impl<S: StateMachine> Replica<S> {
                     view,
                     ..
                 } = transfer;
-                self.begin_transfer(purpose, from, view, None, out);
-                out.pop();
-                return;
+                return self.open_transfer(purpose, from, view, None);
             }
         } else {
             assert!(

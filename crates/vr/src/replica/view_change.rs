@@ -34,7 +34,7 @@ struct Candidate {
 #[derive(Debug)]
 pub(super) struct ViewChange {
     /// When the primary of the promised view was last heard.
-    heard_primary: Time,
+    heard_primary: Option<Time>,
     /// When a backup begins to doubt its primary.
     pub(super) suspect_at: Time,
     /// The view that support is being asked for, and who gave it.
@@ -57,7 +57,7 @@ pub(super) struct ViewChange {
 impl ViewChange {
     pub(super) fn new(replicas: usize) -> ViewChange {
         ViewChange {
-            heard_primary: Time(0),
+            heard_primary: None,
             suspect_at: Time(0),
             pre_vote: None,
             asked: 0,
@@ -80,7 +80,7 @@ impl ViewChange {
         let replicas = self.candidates.len();
         let (asked, failed) = (self.asked, self.failed);
         *self = ViewChange {
-            heard_primary: now,
+            heard_primary: Some(now),
             asked,
             failed,
             ..ViewChange::new(replicas)
@@ -95,14 +95,16 @@ impl<S: StateMachine> Replica<S> {
         let patience = self.jittered(patience);
         let now = self.now;
         let change = &mut self.view_change;
-        change.heard_primary = now;
+        change.heard_primary = Some(now);
         change.suspect_at = now.plus(patience);
         change.give_up_at = change.give_up_at.max(now.plus(patience));
         change.pre_vote = None;
         change.asked = 0;
-        if self.status == Status::Normal && self.commit.0 > 0 {
-            self.view_change.failed = 0;
-        }
+    }
+
+    /// The view works: the next change begins with short time-outs again.
+    pub(super) fn view_works(&mut self) {
+        self.view_change.failed = 0;
     }
 
     /// Progress in fetching the state of the view: no reason to give it up.
@@ -162,7 +164,9 @@ impl<S: StateMachine> Replica<S> {
             };
             return self.others().filter(live).count() >= self.faults();
         }
-        self.view_change.heard_primary.plus(patience) > self.now
+        self.view_change
+            .heard_primary
+            .is_some_and(|heard| heard.plus(patience) > self.now)
     }
 
     pub(super) fn on_pre_vote_ok(&mut self, from: ReplicaId, view: View, out: &mut Vec<Effect>) {
