@@ -153,9 +153,13 @@ pub enum ResultError {
     Malformed,
 }
 
-/// The first byte of an op or result: one alone, or a transaction.
+/// The first byte of an op: one alone, or a transaction.
 const SINGLE: u8 = 0;
 const TXN: u8 = 1;
+
+/// The first byte of a result: others, so that an echo of an op isn't taken for its result.
+const SINGLE_RESULT: u8 = 2;
+const TXN_RESULT: u8 = 3;
 
 impl<'a> KvOp<'a> {
     /// The op's bytes for a request.
@@ -181,7 +185,7 @@ impl<'a> KvResult<'a> {
     /// [`ResultError::Malformed`].
     pub fn decode(bytes: &'a [u8]) -> Result<KvResult<'a>, ResultError> {
         match bytes.split_first() {
-            Some((&SINGLE, rest)) => {
+            Some((&SINGLE_RESULT, rest)) => {
                 let (result, rest) = take(rest).ok_or(ResultError::Malformed)?;
                 if rest.is_empty() {
                     Ok(result)
@@ -200,7 +204,7 @@ impl<'a> TxnResult<'a> {
     /// # Errors
     /// [`ResultError`].
     pub fn decode(bytes: &'a [u8]) -> Result<TxnResult<'a>, ResultError> {
-        let Some((&TXN, rest)) = bytes.split_first() else {
+        let Some((&TXN_RESULT, rest)) = bytes.split_first() else {
             return Err(match KvResult::decode(bytes) {
                 Ok(KvResult::BadOperation) => ResultError::BadOperation,
                 _ => ResultError::Malformed,

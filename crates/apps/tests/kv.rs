@@ -357,6 +357,14 @@ fn bytes_that_are_no_operation_are_answered_as_such() {
 }
 
 #[test]
+fn an_op_is_no_result() {
+    let op = KvOp::Get { key: b"k" }.encode();
+    assert_eq!(KvResult::decode(&op), Err(ResultError::Malformed));
+    let txn = KvTxn::default().encode();
+    assert_eq!(TxnResult::decode(&txn), Err(ResultError::Malformed));
+}
+
+#[test]
 fn the_digest_depends_on_the_state_and_not_on_the_way() {
     let one = with(&[(b"a", b"1"), (b"b", b"2")]);
     let mut other = with(&[(b"b", b"9"), (b"x", b"x"), (b"a", b"1"), (b"b", b"2")]);

@@ -9,7 +9,7 @@ use siphasher::sip::SipHasher13;
 
 use super::{
     Compare, KvOp, KvResult, KvTxn, MAX_KEY_BYTES, MAX_RESULT_BYTES, MAX_VALUE_BYTES, Operation,
-    SINGLE, TXN, put, take,
+    SINGLE_RESULT, TXN_RESULT, put, take,
 };
 
 /// The key-value store.
@@ -32,11 +32,11 @@ struct Stored {
 impl StateMachine for Kv {
     fn apply(&mut self, op: &[u8]) -> Vec<u8> {
         match Operation::decode(op) {
-            Some(Operation::Single(op)) => {
-                self.execute(&op, MAX_RESULT_BYTES, |result| put(&result, vec![SINGLE]))
-            }
+            Some(Operation::Single(op)) => self.execute(&op, MAX_RESULT_BYTES, |result| {
+                put(&result, vec![SINGLE_RESULT])
+            }),
             Some(Operation::Txn(txn)) => self.execute_txn(&txn),
-            None => put(&KvResult::BadOperation, vec![SINGLE]),
+            None => put(&KvResult::BadOperation, vec![SINGLE_RESULT]),
         }
     }
 
@@ -153,7 +153,7 @@ impl Kv {
         } else {
             &txn.failure
         };
-        let mut bytes = put(&branch.len(), put(&succeeded, vec![TXN]));
+        let mut bytes = put(&branch.len(), put(&succeeded, vec![TXN_RESULT]));
         let mut budget = MAX_RESULT_BYTES;
         for op in branch {
             let before = bytes.len();
