@@ -1,0 +1,191 @@
+//! Whole groups in memory: seeded faults, checks after every step, and progress once the faults are over.
+
+mod checks;
+mod client;
+mod kernel;
+mod machine;
+mod random;
+mod world;
+
+use electrode_vr::{Limits, Status};
+
+use random::Random;
+use world::{MS, Plan, World};
+
+fn plan(seed: u64, fast_path: bool) -> Plan {
+    let mut random = Random::new(seed ^ 0xfeed);
+    let limits = Limits {
+        op_bytes: 1024,
+        batch_bytes: 100 + random.index(200),
+        batch_ops: 1 + random.index(4),
+        window: 1 + random.index(4),
+        queue: 16,
+        checkpoint_ops: 8 + random.below(40),
+        sessions: 64,
+        session_requests: 8,
+        chunk_bytes: 64 + random.index(400),
+    };
+    let harsh = random.below(3);
+    Plan {
+        seed,
+        replicas: if random.chance(250) { 5 } else { 3 },
+        fast_path,
+        clients: 2 + random.index(3),
+        limits,
+        loss: [0, 20, 120][usize::try_from(harsh).unwrap()],
+        duplication: random.below(100),
+        delay: [MS / 10, MS, 4 * MS][random.index(3)],
+        sudden_death: [0, 200, 2000][random.index(3)],
+        explicit_bootstrap: random.chance(700),
+    }
+}
+
+/// One thing goes wrong, or is repaired.
+fn fault(world: &mut World) {
+    let n = world.plan.replicas;
+    match world.random.below(10) {
+        0 | 1 => {
+            let node = world.random.index(n);
+            let after = MS + world.random.below(150 * MS);
+            if world.nodes[node].replica.is_some() && world.may_crash() {
+                world.crash(node, after);
+            }
+        }
+        2 => {
+            let lonely = world.random.index(n);
+            for other in 0..n {
+                world.cut[lonely][other] = true;
+                world.cut[other][lonely] = true;
+            }
+        }
+        3 => {
+            let (from, to) = (world.random.index(n), world.random.index(n));
+            world.cut[from][to] = true;
+        }
+        4 => {
+            let side: Vec<bool> = (0..n).map(|_| world.random.chance(500)).collect();
+            for from in 0..n {
+                for to in 0..n {
+                    world.cut[from][to] = side[from] != side[to];
+                }
+            }
+        }
+        5 | 6 => {
+            let node = world.random.index(n);
+            world.nodes[node].paused_until = world.now + world.random.below(200 * MS);
+        }
+        _ => world.cut.iter_mut().for_each(|row| row.fill(false)),
+    }
+}
+
+/// Runs a group through a second and a half of faults, then demands that it works.
+fn run(plan: Plan) {
+    let mut world = World::new(plan);
+    // The first start needs all of them.
+    world.calm = true;
+    world.run_until(200 * MS);
+    world.calm = false;
+    let mut at = world.now;
+    while world.now < 1500 * MS {
+        at += 5 * MS + world.random.below(60 * MS);
+        world.run_until(at);
+        fault(&mut world);
+    }
+    heal(&mut world);
+    demand_progress(&mut world);
+}
+
+fn heal(world: &mut World) {
+    world.calm = true;
+    world.cut.iter_mut().for_each(|row| row.fill(false));
+    for node in 0..world.plan.replicas {
+        world.nodes[node].paused_until = 0;
+        if world.nodes[node].replica.is_none() {
+            world.start(node);
+        }
+    }
+}
+
+fn demand_progress(world: &mut World) {
+    // A packet may still be 100 ms late, and time-outs may have backed off.
+    let deadline = world.now + 4000 * MS;
+    world.run_until(world.now + 100 * MS);
+    while world.now < deadline && !world.works() {
+        world.run_until(world.now + 20 * MS);
+    }
+    let before: Vec<u64> = world.clients.iter().map(|client| client.done).collect();
+    let commit = world.commit();
+    world.run_until(world.now + 300 * MS);
+    for (client, before) in world.clients.iter().zip(before) {
+        assert!(
+            client.done > before,
+            "a client makes no progress after healing"
+        );
+    }
+    assert!(
+        world.commit() > commit,
+        "nothing is committed after healing"
+    );
+    world
+        .clients
+        .iter_mut()
+        .for_each(|client| client.stopped = true);
+    world.run_until(world.now + 300 * MS);
+    assert!(
+        world.clients.iter().all(client::Client::idle),
+        "a request stays without answer"
+    );
+    let replicas: Vec<_> = world
+        .nodes
+        .iter()
+        .map(|node| node.replica.as_ref().expect("all are up"))
+        .collect();
+    let first = replicas[0].snapshot();
+    for replica in &replicas {
+        let now = replica.snapshot();
+        assert_eq!(now.status, Status::Normal, "{:?}", now.reason);
+        assert_eq!(
+            now.armed, world.plan.fast_path,
+            "the fast path isn't what it was"
+        );
+        assert_eq!(
+            (now.view, now.op, now.commit),
+            (first.view, first.op, first.op)
+        );
+        assert_eq!(
+            (now.log_digest, now.state_digest),
+            (first.log_digest, first.state_digest)
+        );
+        world.checks.nothing_lost(replica.machine());
+    }
+    if std::env::var_os("SEEDS").is_some() {
+        let (ops, views) = (first.op, world.checks.view_changes.len());
+        eprintln!("seed {}: {ops} ops, {views} views, {:?}", world.plan.seed, world.warnings);
+    }
+}
+
+fn seeds(first: u64, default: u64) -> std::ops::Range<u64> {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let first = number("SEED").unwrap_or(first);
+    first..first + number("SEEDS").unwrap_or(default)
+}
+
+fn run_seeds(range: std::ops::Range<u64>, fast_path: bool) {
+    for seed in range {
+        let plan = plan(seed, fast_path);
+        let text = format!("{plan:?}");
+        if std::panic::catch_unwind(|| run(plan)).is_err() {
+            panic!("failed with {text}");
+        }
+    }
+}
+
+#[test]
+fn groups_survive_faults_and_work_again_in_user_space() {
+    run_seeds(seeds(0, 120), false);
+}
+
+#[test]
+fn groups_survive_faults_and_work_again_on_the_fast_path() {
+    run_seeds(seeds(1000, 180), true);
+}
