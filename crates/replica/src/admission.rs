@@ -13,7 +13,13 @@ pub(crate) enum Refusal {
     /// Not a whole, undamaged message of our version and key.
     Undecodable(DecodeError),
     /// A replica or client of another group.
-    WrongGroup { theirs: GroupId, sender: u8 },
+    WrongGroup {
+        theirs: GroupId,
+        ours: GroupId,
+        sender: u8,
+    },
+    /// This replica doesn't know its group yet, and the sender is a step ahead: ordinary while a group starts.
+    NoGroupYet { sender: u8 },
     /// Says it is from a replica, but doesn't come from that replica's address.
     WrongSource { sender: u8 },
     /// A kind that replicas don't receive.
@@ -38,6 +44,7 @@ impl Refusal {
                 _ => "malformed",
             },
             Refusal::WrongGroup { .. } => "wrong_group",
+            Refusal::NoGroupYet { .. } => "no_group_yet",
             Refusal::WrongSource { .. } => "wrong_source",
             Refusal::NotForReplicas => "not_for_replicas",
             Refusal::TooOften => "status_too_often",
@@ -45,12 +52,21 @@ impl Refusal {
         }
     }
 
-    /// For a person; `group` is the replica's own.
-    fn describe(self, source: Option<SocketAddr>, group: GroupId) -> String {
+    /// Whether it says that something is wrong, rather than not ready.
+    pub(crate) fn is_alarming(self) -> bool {
+        !matches!(self, Refusal::NoGroupYet { .. })
+    }
+
+    /// For a person.
+    pub(crate) fn describe(self, source: Option<SocketAddr>) -> String {
         let source = source.map_or_else(|| "nowhere".to_owned(), |source| source.to_string());
         match self {
             Refusal::Undecodable(error) => format!("from {source}: {error}"),
-            Refusal::WrongGroup { theirs, sender } => {
+            Refusal::WrongGroup {
+                theirs,
+                ours,
+                sender,
+            } => {
                 let who = if sender == electrode_wire::CLIENT {
                     "a client".into()
                 } else {
@@ -58,8 +74,11 @@ impl Refusal {
                 };
                 format!(
                     "from {source}: {who} of group {:016x}, but this is group {:016x}",
-                    theirs.0, group.0
+                    theirs.0, ours.0
                 )
+            }
+            Refusal::NoGroupYet { sender } => {
+                format!("from {source}: replica {sender} knows its group, this one not yet")
             }
             Refusal::WrongSource { sender } => {
                 format!(
@@ -99,13 +118,14 @@ impl Refusals {
     }
 
     /// One line per reason: the latest.
-    pub(crate) fn notices(&self, group: GroupId) -> Vec<String> {
+    pub(crate) fn notices(&self) -> Vec<String> {
         let latest = self
             .0
             .iter()
-            .filter_map(|(name, (_, latest))| Some((name, (*latest)?)));
+            .filter_map(|(name, (_, latest))| Some((name, (*latest)?)))
+            .filter(|(_, (refusal, _))| refusal.is_alarming());
         latest
-            .map(|(name, (refusal, source))| format!("{name}: {}", refusal.describe(source, group)))
+            .map(|(name, (refusal, source))| format!("{name}: {}", refusal.describe(source)))
             .collect()
     }
 }
@@ -119,9 +139,17 @@ pub(crate) fn admit(
     group: GroupId,
     replicas: &[SocketAddr],
 ) -> Result<(), Refusal> {
-    let wrong_group = Refusal::WrongGroup {
-        theirs: envelope.group,
-        sender: envelope.sender,
+    let wrong_group = || {
+        let (theirs, sender) = (envelope.group, envelope.sender);
+        if group == GroupId(0) {
+            Refusal::NoGroupYet { sender }
+        } else {
+            Refusal::WrongGroup {
+                theirs,
+                ours: group,
+                sender,
+            }
+        }
     };
     match packet {
         Packet::Message(message) => {
@@ -145,12 +173,12 @@ pub(crate) fn admit(
             } else {
                 envelope.group == group
             };
-            if fits { Ok(()) } else { Err(wrong_group) }
+            if fits { Ok(()) } else { Err(wrong_group()) }
         }
         Packet::Request { .. } | Packet::StatusRequest { .. } => {
             let fits =
                 envelope.group == GroupId(0) || group == GroupId(0) || envelope.group == group;
-            if fits { Ok(()) } else { Err(wrong_group) }
+            if fits { Ok(()) } else { Err(wrong_group()) }
         }
         Packet::Reply { .. } | Packet::StatusReply { .. } => Err(Refusal::NotForReplicas),
     }
@@ -241,7 +269,7 @@ mod tests {
         );
         assert_eq!(
             check(&envelope(5, 1), &commit(), 1, GroupId(0)),
-            Err("wrong_group")
+            Err("no_group_yet")
         );
         assert_eq!(check(&envelope(0, 1), &hello(), 1, OWN), Ok(()));
         assert_eq!(check(&envelope(6, 1), &hello(), 1, GroupId(0)), Ok(()));
@@ -274,6 +302,7 @@ mod tests {
         assert!(refusals.count(
             Refusal::WrongGroup {
                 theirs: GroupId(9),
+                ours: OWN,
                 sender: 1
             },
             source
@@ -281,6 +310,7 @@ mod tests {
         assert!(!refusals.count(
             Refusal::WrongGroup {
                 theirs: GroupId(10),
+                ours: OWN,
                 sender: 2
             },
             source
@@ -290,6 +320,6 @@ mod tests {
             BTreeMap::from([("wrong_group".to_owned(), 2)])
         );
         let expected = "wrong_group: from 10.0.0.2:7000: replica 2 of group 000000000000000a, but this is group 0000000000000005";
-        assert_eq!(refusals.notices(OWN), [expected]);
+        assert_eq!(refusals.notices(), [expected]);
     }
 }

@@ -45,15 +45,10 @@ impl<S: StateMachine> Driver<S> {
         for index in 0..received {
             if let Err(refusal) = self.take_datagram(index)? {
                 let (_, source) = self.socket.datagram(index);
-                if self.refusals.count(refusal, source) {
-                    let notices = self.refusals.notices(self.group);
-                    let name = refusal.name();
-                    let line = notices
-                        .iter()
-                        .find(|line| line.starts_with(name))
-                        .map_or(name, String::as_str);
+                if self.refusals.count(refusal, source) && refusal.is_alarming() {
+                    let (name, why) = (refusal.name(), refusal.describe(source));
                     tracing::warn!(
-                        "refused a datagram (only the first of its kind is logged): {line}"
+                        "refused a datagram ({name}; later ones are only counted): {why}"
                     );
                 }
             }

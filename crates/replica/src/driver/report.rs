@@ -100,7 +100,7 @@ impl<S: StateMachine> Driver<S> {
             peers: peers.collect(),
             counters,
             driver: self.driver_report(),
-            notices: self.refusals.notices(self.group),
+            notices: self.refusals.notices(),
         }
     }
 

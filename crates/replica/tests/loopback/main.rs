@@ -1,0 +1,33 @@
+//! Whole replicas over loopback, without the kernel's help: what a group does, what a start refuses, what hostile or
+//! mistaken datagrams can't do.
+
+mod failures;
+mod harness;
+mod hostility;
+mod service;
+mod starts;
+
+use electrode_replica::{Accelerate, App, Options, run};
+use electrode_vr::ReplicaId;
+
+/// Not a test of its own: other tests start this binary again to get replicas that they can kill and measure.
+#[test]
+#[ignore = "run by other tests as their child process"]
+fn replica_in_a_process_of_its_own() {
+    let arguments = std::env::var(harness::CHILD).expect("started by Group::spawn");
+    let mut words = arguments.split(' ');
+    let mut word = || words.next().expect("index, state directory, addresses");
+    let index = ReplicaId(word().parse().unwrap());
+    let state_dir = word().into();
+    let replicas = word()
+        .split(',')
+        .map(|address| address.parse().unwrap())
+        .collect();
+    let options = Options {
+        app: App::Null,
+        accelerate: Accelerate::None,
+        handle_signals: true,
+        ..Options::new(replicas, index, state_dir)
+    };
+    run(options).unwrap();
+}
