@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use crate::keeper::Keeper;
 use crate::{Child, LabError, Loaded, ip, namespace};
@@ -33,6 +33,8 @@ pub struct Host {
     pub(crate) ipv6: Ipv6Addr,
     pub(crate) mac: [u8; 6],
     pub(crate) keeper: Arc<Keeper>,
+    /// The program that makes the way here bad, once there is one.
+    pub(crate) faults: Arc<Mutex<Option<Loaded>>>,
 }
 
 /// Where a host is, in a lab with namespaces.

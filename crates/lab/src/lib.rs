@@ -10,6 +10,7 @@
 
 mod child;
 mod error;
+mod faults;
 mod guard;
 mod host;
 mod ip;
@@ -21,6 +22,7 @@ mod switch;
 
 pub use child::Child;
 pub use error::LabError;
+pub use faults::{FaultCounts, Faults};
 pub use guard::{is_root, root_or_skip};
 pub use host::{Host, HostOptions};
 pub use keeper::clean_on_signals;

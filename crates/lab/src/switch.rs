@@ -151,6 +151,7 @@ impl Lab {
             ipv6: Ipv6Addr::LOCALHOST,
             mac: [0; 6],
             keeper: Arc::clone(&self.keeper),
+            faults: Arc::default(),
         }
     }
 
@@ -171,6 +172,7 @@ impl Lab {
             ipv6: Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, number.into()),
             mac,
             keeper: Arc::clone(&self.keeper),
+            faults: Arc::default(),
             place: Some(Place {
                 namespace: namespace.clone(),
                 switch: switch.to_owned(),
