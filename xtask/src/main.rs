@@ -1,3 +1,110 @@
-//! Tasks of the repository.
+//! Tasks of the repository: `cargo xtask test` is everything, `verify` what needs no test run, `fix` what a machine can
+//! mend.
 
-fn main() {}
+#![forbid(unsafe_code)]
+
+mod cargo;
+mod edges;
+mod tidy;
+mod tools;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use argh::FromArgs;
+
+use cargo::{CargoFailed, Part};
+
+/// tasks of the repository
+#[derive(FromArgs, Debug)]
+struct Xtask {
+    #[argh(subcommand)]
+    task: Task,
+}
+
+#[derive(FromArgs, Debug)]
+#[argh(subcommand)]
+enum Task {
+    Test(Test),
+    Verify(Verify),
+    Fix(Fix),
+    Tidy(Tidy),
+}
+
+/// install what is missing, verify, build and run every test
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "test")]
+struct Test {}
+
+/// check format, edges, words and lints; writes nothing
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "verify")]
+struct Verify {}
+
+/// format, and apply the lints' own suggestions
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "fix")]
+struct Fix {}
+
+/// check who imports whom and what must not be in the sources; writes nothing
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "tidy")]
+struct Tidy {}
+
+fn main() -> ExitCode {
+    let Xtask { task } = argh::from_env();
+    let done = match task {
+        Task::Test(_) => test(),
+        Task::Verify(_) => verify(),
+        Task::Fix(_) => fix(),
+        Task::Tidy(_) => tidy::check(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        // Cargo's own words stay the last ones.
+        Err(error) if error.is::<CargoFailed>() => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Packages whose tests make namespaces, attach programs or measure time: one test at a time.
+const SERIAL: &[&str] = &[
+    "electrode",
+    "electrode-dataplane",
+    "electrode-lab",
+    "electrode-replica",
+];
+
+fn verify() -> Result<()> {
+    Part::new("format").cargo(&["fmt", "--all", "--check"])?;
+    Part::new("tidy").run(tidy::check)?;
+    let clippy = ["clippy", "--workspace", "--all-targets", "--profile", "ci"];
+    Part::new("lints").cargo(&[&clippy[..], &["--", "-D", "warnings"]].concat())
+}
+
+fn test() -> Result<()> {
+    Part::new("tools").run(tools::provide)?;
+    verify()?;
+    let test = ["test", "--profile", "ci", "--no-fail-fast"];
+    Part::new("build").cargo(&[&test[..], &["--workspace", "--no-run"]].concat())?;
+    let mut parallel = [&test[..], &["--workspace", "--tests"]].concat();
+    let mut serial = [&test[..], &["--tests"]].concat();
+    for package in SERIAL {
+        parallel.extend(["--exclude", package]);
+        serial.extend(["--package", package]);
+    }
+    serial.extend(["--", "--test-threads=1"]);
+    Part::new("tests").cargo(&parallel)?;
+    Part::new("tests one at a time").cargo(&serial)?;
+    // Last and short, so that what stands at the end is cargo's own summary; its seconds are in there.
+    Part::new("tests in the documentation").last(&[&test[..], &["--workspace", "--doc"]].concat())
+}
+
+fn fix() -> Result<()> {
+    let clippy = ["clippy", "--workspace", "--all-targets", "--fix"];
+    Part::new("lints").cargo(&[&clippy[..], &["--allow-dirty", "--allow-staged"]].concat())?;
+    Part::new("format").cargo(&["fmt", "--all"])
+}

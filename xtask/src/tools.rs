@@ -1,0 +1,115 @@
+//! What the tests need beside Rust: installed where we may, named where we may not.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Result, bail};
+
+use crate::cargo::cargo;
+
+/// A command, and the Debian package that brings it.
+struct Tool {
+    command: &'static str,
+    package: &'static str,
+    /// What is missed without it; None when nothing works without it.
+    optional: Option<&'static str>,
+}
+
+const TOOLS: &[Tool] = &[
+    Tool {
+        command: "ip",
+        package: "iproute2",
+        optional: None,
+    },
+    Tool {
+        command: "git",
+        package: "git",
+        optional: None,
+    },
+    Tool {
+        command: "bpftool",
+        package: "bpftool",
+        optional: Some("one test loads our objects with it, and will say that it didn't"),
+    },
+];
+
+/// Provides what can be provided; an error names what is still missing.
+pub(crate) fn provide() -> Result<()> {
+    let missing = || TOOLS.iter().filter(|tool| !present(tool.command));
+    if missing().next().is_some() && is_root() && present("apt-get") {
+        // Lists may never have been fetched on a fresh machine. What fails here shows below, by what is still missing.
+        quietly("apt-get", &["update", "-qq"]);
+        for tool in missing() {
+            println!("installing {}", tool.package);
+            let install = [
+                "install",
+                "-y",
+                "-qq",
+                "--no-install-recommends",
+                tool.package,
+            ];
+            quietly("apt-get", &install);
+        }
+    }
+    for component in ["fmt", "clippy"] {
+        let works = cargo().args([component, "--version"]).output();
+        if !works.is_ok_and(|output| output.status.success()) {
+            let name = if component == "fmt" {
+                "rustfmt"
+            } else {
+                component
+            };
+            if !quietly("rustup", &["component", "add", name]) {
+                bail!("cargo {component} is missing: rustup component add {name}");
+            }
+        }
+    }
+    let mut needed = Vec::new();
+    for tool in missing() {
+        match tool.optional {
+            Some(loss) => println!(
+                "{} is missing (package {}): {loss}",
+                tool.command, tool.package
+            ),
+            None => needed.push(tool.package),
+        }
+    }
+    if !needed.is_empty() {
+        bail!(
+            "missing packages: {0}; sudo apt-get install {0}",
+            needed.join(" ")
+        );
+    }
+    if !is_root() {
+        println!(
+            "Not root: tests that need namespaces or load programs are SKIPPED, each by name."
+        );
+    }
+    Ok(())
+}
+
+/// Whether a command is found where commands are; `sbin` too, which a user's PATH may lack.
+fn present(command: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .any(|directory| directory.join(command).is_file())
+}
+
+fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    // Files in /proc/self belong to the effective user.
+    Path::new("/proc/self")
+        .metadata()
+        .is_ok_and(|metadata| metadata.uid() == 0)
+}
+
+fn quietly(command: &str, arguments: &[&str]) -> bool {
+    Command::new(command)
+        .args(arguments)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
