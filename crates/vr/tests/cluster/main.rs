@@ -7,7 +7,7 @@ mod machine;
 mod random;
 mod world;
 
-use electrode_vr::{Limits, Status};
+use electrode_vr::{Limits, Role, Status};
 
 use random::Random;
 use world::{MS, Plan, World};
@@ -36,6 +36,7 @@ fn plan(seed: u64, fast_path: bool) -> Plan {
         duplication: random.below(100),
         delay: [MS / 10, MS, 4 * MS][random.index(3)],
         sudden_death: [0, 200, 2000][random.index(3)],
+        fault_gap: [30 * MS, 90 * MS, 200 * MS][random.index(3)],
         explicit_bootstrap: random.chance(700),
     }
 }
@@ -43,24 +44,32 @@ fn plan(seed: u64, fast_path: bool) -> Plan {
 /// One thing goes wrong, or is repaired.
 fn fault(world: &mut World) {
     let n = world.plan.replicas;
+    // Half of what goes wrong happens to a primary.
+    let leading = (0..n).find(|node| {
+        world.nodes[*node].replica.as_ref().is_some_and(|replica| {
+            let now = replica.snapshot();
+            now.status == Status::Normal && now.role == Role::Primary
+        })
+    });
+    let anybody = world.random.index(n);
+    let victim = leading
+        .filter(|_| world.random.chance(500))
+        .unwrap_or(anybody);
     match world.random.below(10) {
         0 | 1 => {
-            let node = world.random.index(n);
             let after = MS + world.random.below(150 * MS);
-            if world.nodes[node].replica.is_some() && world.may_crash() {
-                world.crash(node, after);
+            if world.nodes[victim].replica.is_some() && world.may_crash() {
+                world.crash(victim, after);
             }
         }
         2 => {
-            let lonely = world.random.index(n);
             for other in 0..n {
-                world.cut[lonely][other] = true;
-                world.cut[other][lonely] = true;
+                world.cut[victim][other] = true;
+                world.cut[other][victim] = true;
             }
         }
         3 => {
-            let (from, to) = (world.random.index(n), world.random.index(n));
-            world.cut[from][to] = true;
+            world.cut[victim][anybody] = true;
         }
         4 => {
             let side: Vec<bool> = (0..n).map(|_| world.random.chance(500)).collect();
@@ -71,8 +80,7 @@ fn fault(world: &mut World) {
             }
         }
         5 | 6 => {
-            let node = world.random.index(n);
-            world.nodes[node].paused_until = world.now + world.random.below(200 * MS);
+            world.nodes[victim].paused_until = world.now + world.random.below(200 * MS);
         }
         _ => world.cut.iter_mut().for_each(|row| row.fill(false)),
     }
@@ -87,7 +95,7 @@ fn run(plan: Plan) {
     world.calm = false;
     let mut at = world.now;
     while world.now < 1500 * MS {
-        at += 5 * MS + world.random.below(60 * MS);
+        at += 5 * MS + world.random.below(world.plan.fault_gap);
         world.run_until(at);
         fault(&mut world);
     }
@@ -160,7 +168,10 @@ fn demand_progress(world: &mut World) {
     }
     if std::env::var_os("SEEDS").is_some() {
         let (ops, views) = (first.op, world.checks.view_changes.len());
-        eprintln!("seed {}: {ops} ops, {views} views, {:?}", world.plan.seed, world.warnings);
+        eprintln!(
+            "seed {}: {ops} ops, {views} views, {:?}",
+            world.plan.seed, world.warnings
+        );
     }
 }
 

@@ -32,6 +32,8 @@ pub(crate) struct Plan {
     pub(crate) delay: u64,
     /// Crash in the middle of an effect list, per 10 million effects.
     pub(crate) sudden_death: u64,
+    /// Nanoseconds: at most this from one fault to the next.
+    pub(crate) fault_gap: u64,
     pub(crate) explicit_bootstrap: bool,
 }
 
