@@ -1,6 +1,6 @@
 //! The loop around the core: sleep, drain, give the core its inputs, carry out its effects, send.
 //!
-//! Inputs come in the order ring, socket, acks, tick; effects take place in the core's order. What is to be sent is
+//! Inputs come in the order ring, socket, acks, tick, and the ring always before a tick; effects take place in the core's order. What is to be sent is
 //! gathered and leaves in one system call per turn, at the latest before sleeping.
 
 mod effects;
@@ -86,6 +86,8 @@ pub(crate) struct Driver<S> {
     commit: OpNumber,
     next_neighbours: Time,
     next_heard: Time,
+    /// The ring has more than a turn could take.
+    ring_left: bool,
     /// Whether the last sleep was left out because an ack was there already.
     skipped_sleep: bool,
 }
@@ -222,6 +224,7 @@ impl<S: StateMachine> Driver<S> {
             commit: OpNumber(0),
             next_neighbours: now,
             next_heard: now,
+            ring_left: false,
             skipped_sleep: false,
         })
     }
@@ -249,7 +252,7 @@ impl<S: StateMachine> Driver<S> {
             .into_iter()
             .flatten()
             .min();
-        let mut restless = self.busy_poll;
+        let mut restless = self.busy_poll || self.ring_left;
         if let Some(dataplane) = &mut self.fast_path.dataplane {
             let mut at_latest =
                 |time: Time| until = Some(until.map_or(time, |until| until.min(time)));
@@ -297,17 +300,23 @@ impl<S: StateMachine> Driver<S> {
         self.counts.turns += 1;
         let mut readable = ready.has(Source::Socket);
         for _ in 0..ROUNDS {
-            self.drain_ring()?;
-            if readable {
-                readable = self.receive()? == BATCH;
-            }
+            let received = if readable {
+                self.socket.receive()
+            } else {
+                Ok(0)
+            };
+            let received = received.map_err(RunError::system("receiving"))?;
+            readable = received == BATCH;
+            // What the kernel stored before a datagram came up is in the log before the core sees the datagram.
+            self.ring_left = self.drain_ring()?;
+            self.take_datagrams(received)?;
             let acked = self.give_acks()?;
             self.tick_when_due()?;
             self.step(Input::Flush)?;
             let sent = self.socket.flush() > 0;
             // On a fast network the backups' kernels have answered by the time the Prepare has left.
             let more_acks = self.fast_path.armed == Some(Armed::Primary) && (sent || acked);
-            if !readable && !more_acks {
+            if !readable && !self.ring_left && !more_acks {
                 break;
             }
             self.now = clock::now();

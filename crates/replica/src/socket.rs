@@ -126,6 +126,10 @@ impl Socket {
 
     /// Sends everything that is waiting, in order. Returns how many datagrams left.
     pub(crate) fn flush(&mut self) -> usize {
+        if self.outbox.is_empty() {
+            self.composed = 0;
+            return 0;
+        }
         let Socket {
             socket,
             send,

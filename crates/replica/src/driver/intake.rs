@@ -10,13 +10,19 @@ use crate::admission::{Refusal, admit};
 use crate::error::RunError;
 use crate::fast_path::Armed;
 
+/// Records taken from the ring before the socket gets its turn.
+const RECORDS: usize = 1024;
+
 impl<S: StateMachine> Driver<S> {
-    /// Gives the core every Prepare that the kernel stored.
-    pub(super) fn drain_ring(&mut self) -> Result<(), RunError> {
-        while let Some(prepare) = self.take_stored()? {
+    /// Gives the core the Prepares that the kernel stored; true when there may be more than one round's worth.
+    pub(super) fn drain_ring(&mut self) -> Result<bool, RunError> {
+        for _ in 0..RECORDS {
+            let Some(prepare) = self.take_stored()? else {
+                return Ok(false);
+            };
             self.step(Input::FastPath(FastPathEvent::Stored(prepare)))?;
         }
-        Ok(())
+        Ok(self.fast_path.dataplane.is_some())
     }
 
     /// The next Prepare in the ring. The kernel checked and acknowledged it: if it can't be read, stop.
@@ -36,12 +42,8 @@ impl<S: StateMachine> Driver<S> {
         }
     }
 
-    /// Takes one batch from the socket; returns how many datagrams it had.
-    pub(super) fn receive(&mut self) -> Result<usize, RunError> {
-        let received = self
-            .socket
-            .receive()
-            .map_err(RunError::system("receiving"))?;
+    /// Gives the core the batch that the socket received last.
+    pub(super) fn take_datagrams(&mut self, received: usize) -> Result<(), RunError> {
         for index in 0..received {
             if let Err(refusal) = self.take_datagram(index)? {
                 let (_, source) = self.socket.datagram(index);
@@ -53,7 +55,7 @@ impl<S: StateMachine> Driver<S> {
                 }
             }
         }
-        Ok(received)
+        Ok(())
     }
 
     fn take_datagram(&mut self, index: usize) -> Result<Result<(), Refusal>, RunError> {
