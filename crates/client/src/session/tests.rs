@@ -8,7 +8,13 @@ const NOW: Time = Time(1_000 * MS);
 const GROUP: GroupId = GroupId(77);
 
 fn session(replicas: usize) -> Session {
-    Session::new(Settings::new(replicas), 42)
+    Session::new(
+        Settings {
+            retry_most: 400 * MS,
+            ..Settings::new(replicas)
+        },
+        42,
+    )
 }
 
 fn after(ms: u64) -> Time {
