@@ -102,6 +102,13 @@ impl Limits {
     }
 }
 
+impl Limits {
+    /// Entries kept below a checkpoint: never less than a Prepare may have to be sent again from.
+    fn kept_ops(&self) -> u64 {
+        self.checkpoint_ops.max(self.batch_ops as u64)
+    }
+}
+
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
@@ -622,7 +629,7 @@ impl<S: StateMachine> Replica<S> {
         assert!(self.early.len() <= limits.window, "too many early Prepares");
         assert!(self.table.len() <= limits.sessions, "too many sessions");
         let executed = commit.0 - self.log.base().0;
-        let bound = limits.checkpoint_ops.saturating_mul(2);
+        let bound = limits.checkpoint_ops.saturating_add(limits.kept_ops());
         assert!(
             executed <= bound,
             "the log keeps {executed} executed entries"

@@ -54,9 +54,7 @@ impl<S: StateMachine> Replica<S> {
             bytes,
         });
         self.log.trim(OpNumber(
-            self.commit
-                .0
-                .saturating_sub(self.config.limits.checkpoint_ops),
+            self.commit.0.saturating_sub(self.config.limits.kept_ops()),
         ));
     }
 

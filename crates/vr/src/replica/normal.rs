@@ -6,6 +6,7 @@ use super::client_table::Bounds;
 use super::fast_path::Held;
 use super::requests::{Flight, Primary};
 use super::{Replica, Status};
+use crate::MAX_REPLICAS;
 use crate::effect::{Effect, FastPathCommand};
 use crate::ids::{OpNumber, ReplicaId, Time, View};
 use crate::message::{Message, Prepare};
@@ -177,12 +178,12 @@ impl<S: StateMachine> Replica<S> {
         let faults = self.faults();
         let mut decided = self.log.op();
         if faults > 0 {
-            let mut acked: Vec<OpNumber> = self
-                .others()
-                .map(|other| self.peers[other.index()].acked)
-                .collect();
+            let mut acked = [OpNumber(0); MAX_REPLICAS];
+            for other in self.others() {
+                acked[other.index()] = self.peers[other.index()].acked;
+            }
             acked.sort_unstable();
-            decided = acked[acked.len() - faults];
+            decided = acked[MAX_REPLICAS - faults];
         }
         self.learned_commit = self.learned_commit.max(decided);
         self.execute(out);

@@ -1,0 +1,211 @@
+//! Messages that hold anything at all: never a panic, never a long loop, and every bound is kept.
+
+use std::sync::Arc;
+
+use electrode_vr::{
+    ClientId, Digest, Effect, FastPathCommand, FastPathEvent, GroupId, Input, Message, Nonce,
+    OpNumber, Promise, ReplicaId, RequestNumber, Start, View,
+};
+
+use crate::support::*;
+
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(0x5851_f42d_4c95_7f2d)
+            .wrapping_add(0x1405_7b7e_f767_814f);
+        self.0 >> 20 ^ self.0 << 24
+    }
+
+    /// Mostly small numbers, sometimes the ends of their range.
+    fn number(&mut self) -> u64 {
+        match self.next() % 12 {
+            0 => u64::MAX,
+            1 => OpNumber::LIMIT - self.next() % 3,
+            2 => u64::MAX - self.next() % 70,
+            3 => self.next(),
+            _ => self.next() % 12,
+        }
+    }
+
+    fn message(&mut self) -> Message {
+        let view = View(self.number());
+        let (op, commit) = (OpNumber(self.number()), OpNumber(self.number()));
+        let (nonce, digest) = (Nonce(self.number()), Digest(self.number()));
+        let entries = (0..self.next() % 4)
+            .map(|_| {
+                entry(
+                    self.number(),
+                    self.number(),
+                    &"x".repeat((self.next() % 9) as usize),
+                )
+            })
+            .collect();
+        match self.next() % 19 {
+            0 | 1 => Message::Prepare(electrode_vr::Prepare {
+                view,
+                first: op,
+                commit,
+                entries,
+            }),
+            2 => Message::PrepareOk {
+                view,
+                op,
+                last_op: commit,
+            },
+            3 => Message::Commit { view, commit },
+            4 => Message::PreVote { view },
+            5 => Message::PreVoteOk { view },
+            6 => Message::StartViewChange { view },
+            7 => {
+                let last_normal = View(self.number());
+                Message::DoViewChange {
+                    view,
+                    last_normal,
+                    op,
+                    commit,
+                    digest,
+                }
+            }
+            8 => Message::StartView {
+                view,
+                op,
+                commit,
+                digest,
+            },
+            9 => Message::GetState {
+                view,
+                nonce,
+                after: op,
+            },
+            10 => {
+                let (digest_after, after) = (Digest(self.number()), OpNumber(self.number()));
+                Message::NewState {
+                    view,
+                    nonce,
+                    after,
+                    digest_after,
+                    entries,
+                    op,
+                    digest,
+                    commit,
+                }
+            }
+            11 => Message::CheckpointChunk {
+                view,
+                nonce,
+                op,
+                log_digest: digest,
+                digest,
+                total: self.number(),
+                offset: self.number(),
+                bytes: vec![0; (self.next() % 5) as usize],
+            },
+            12 => Message::GetCheckpoint {
+                view,
+                nonce,
+                op,
+                offset: self.number(),
+            },
+            13 => Message::Recovery {
+                nonce,
+                promised: view,
+            },
+            14 => Message::RecoveryResponse {
+                nonce,
+                view,
+                primary: Some((op, commit, digest)),
+            },
+            15 => Message::RecoveryResponse {
+                nonce,
+                view,
+                primary: None,
+            },
+            16 => Message::Hello {
+                nonce,
+                group: GroupId(self.number()),
+            },
+            17 => Message::HelloOk {
+                nonce,
+                group: GroupId(self.number()),
+            },
+            _ => Message::Bootstrap {
+                nonce,
+                group: GroupId(self.number()),
+            },
+        }
+    }
+}
+
+/// Obeys the fast path's commands as a kernel that never stores anything.
+fn obey(bench: &mut Bench, mut effects: Vec<Effect>) {
+    let mut rounds = 0;
+    while let Some(Effect::FastPath(command)) = effects.last() {
+        effects = match command {
+            FastPathCommand::Fence => {
+                let last_op = bench.shows().op;
+                bench.kernel(FastPathEvent::Fenced { last_op })
+            }
+            FastPathCommand::Claim { .. } => bench.kernel(FastPathEvent::Claimed),
+            FastPathCommand::Arm { .. } | FastPathCommand::OpenSlot { .. } => return,
+        };
+        rounds += 1;
+        assert!(rounds < 20, "it ends");
+    }
+}
+
+fn bombard(start: Start, fast_path: bool, seed: u64) {
+    let mut random = Random(seed);
+    let mut settings = config(3, (seed % 3) as u8);
+    settings.fast_path = fast_path;
+    settings.limits.checkpoint_ops = 3;
+    let mut bench = Bench::unstarted(settings, start);
+    bench.tick();
+    for _ in 0..400 {
+        let from = ReplicaId((random.next() % 5) as u8);
+        let input = match random.next() % 12 {
+            0 => Input::Tick {
+                entropy: Nonce(random.next()),
+            },
+            1 => Input::Flush,
+            2 => Input::Request {
+                client: ClientId(random.number()),
+                request: RequestNumber(random.number()),
+                op: Arc::from(&b"op"[..]),
+            },
+            3 => Input::FastPath(FastPathEvent::SlotAcks {
+                op: OpNumber(random.number()),
+                acks: random.next() as u16,
+            }),
+            4 => Input::FastPath(FastPathEvent::Heard {
+                from,
+                at: electrode_vr::Time(random.number()),
+                op: OpNumber(random.number()),
+            }),
+            _ => Input::Message {
+                from,
+                message: random.message(),
+            },
+        };
+        let effects = bench.step(input);
+        obey(&mut bench, effects);
+        bench.now = bench.now.plus(random.next() % (30 * MS));
+        let _ = (bench.shows(), bench.replica.deadline());
+    }
+}
+
+#[test]
+fn messages_of_any_content_never_panic() {
+    for seed in 0..400 {
+        let promise = Promise {
+            group: GROUP,
+            view: View(seed % 5),
+        };
+        bombard(Start::Bootstrap(GROUP), seed % 2 == 0, seed);
+        bombard(Start::New, seed % 2 == 0, seed);
+        bombard(Start::Recover(promise), seed % 2 == 0, seed);
+    }
+}

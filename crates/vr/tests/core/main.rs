@@ -1,0 +1,11 @@
+//! One event at a time: what goes in, and the whole list of effects that comes out.
+
+mod fast_path;
+mod garbage;
+mod normal;
+mod recovery;
+mod requests;
+mod start;
+mod state_transfer;
+mod support;
+mod view_change;

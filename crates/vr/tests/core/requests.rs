@@ -1,0 +1,159 @@
+//! Clients' requests: once each, in the order of the session's numbers (protocol.md, rule 7).
+
+use electrode_vr::{Message, OpNumber, Reply};
+
+use crate::support::*;
+
+/// Commits what is in flight.
+fn decide(bench: &mut Bench) -> Vec<electrode_vr::Effect> {
+    bench.flush();
+    let op = bench.shows().op.0;
+    bench.hear(1, prepare_ok(0, op, op))
+}
+
+#[test]
+fn who_cannot_take_a_request_says_so() {
+    let mut backup = Bench::normal(config(3, 1));
+    assert_eq!(
+        backup.request(1, 1, "a"),
+        [answer(1, 1, 0, Reply::NotPrimary)]
+    );
+    backup.vote(2, 4);
+    assert_eq!(
+        backup.request(1, 1, "a"),
+        [answer(1, 1, 4, Reply::Unavailable)]
+    );
+    let mut primary = Bench::normal(config(3, 0));
+    let long = "l".repeat((32 << 10) + 1);
+    let too_large = Reply::TooLarge { limit: 32 << 10 };
+    assert_eq!(primary.request(1, 1, &long), [answer(1, 1, 0, too_large)]);
+}
+
+#[test]
+fn rule_7_a_retry_gets_the_same_bytes_and_is_not_executed_again() {
+    let mut bench = Bench::normal(config(3, 0));
+    bench.request(1, 1, "a");
+    let first = decide(&mut bench);
+    assert_eq!(first, [done(1, 1, 0, b"\x01a")]);
+    assert_eq!(bench.request(1, 1, "a"), first);
+    assert_eq!(bench.flush(), []);
+    assert_eq!(bench.shows().op, OpNumber(1));
+}
+
+#[test]
+fn a_request_in_flight_is_not_logged_twice() {
+    let mut bench = Bench::normal(config(3, 0));
+    bench.request(1, 1, "a");
+    assert_eq!(bench.request(1, 1, "a"), []);
+    bench.flush();
+    assert_eq!(bench.request(1, 1, "a"), []);
+    assert_eq!(decide(&mut bench), [done(1, 1, 0, b"\x01a")]);
+    assert_eq!(bench.shows().op, OpNumber(1));
+}
+
+#[test]
+fn a_session_that_is_not_known_begins_with_1() {
+    let mut bench = Bench::normal(config(3, 0));
+    assert_eq!(
+        bench.request(1, 2, "b"),
+        [answer(1, 2, 0, Reply::NoSession)]
+    );
+    assert_eq!(
+        bench.request(1, 0, "b"),
+        [answer(1, 0, 0, Reply::NoSession)]
+    );
+}
+
+#[test]
+fn early_numbers_wait_for_their_predecessor() {
+    let mut bench = Bench::normal(config(3, 0));
+    bench.request(1, 1, "a");
+    assert_eq!(bench.request(1, 3, "c"), []);
+    assert_eq!(bench.request(1, 4, "d"), []);
+    let busy = answer(1, 5, 0, Reply::Busy { retry_after_ms: 10 });
+    assert_eq!(bench.request(1, 5, "e"), [busy], "4 may be in flight");
+    assert_eq!(bench.request(1, 2, "b"), []);
+    let all = prepare(0, 1, 0, entries(&["a", "b", "c", "d"]));
+    assert_eq!(
+        bench.flush(),
+        [electrode_vr::Effect::Broadcast(Message::Prepare(all))]
+    );
+}
+
+#[test]
+fn a_full_queue_makes_clients_come_again() {
+    let mut bench = Bench::normal(config(3, 0));
+    for client in 1..=8 {
+        assert_eq!(bench.request(client, 1, "x"), []);
+    }
+    let busy = answer(9, 1, 0, Reply::Busy { retry_after_ms: 10 });
+    assert_eq!(bench.request(9, 1, "x"), [busy]);
+}
+
+#[test]
+fn a_reply_that_is_not_kept_any_more_is_no_reply() {
+    let mut bench = Bench::normal(config(3, 0));
+    for number in 1..=5 {
+        bench.request(1, number, "x");
+        decide(&mut bench);
+    }
+    assert_eq!(
+        bench.request(1, 1, "x"),
+        [answer(1, 1, 0, Reply::NoSession)]
+    );
+    assert_eq!(bench.request(1, 2, "x"), [done(1, 2, 0, b"\x02x")]);
+}
+
+#[test]
+fn an_evicted_session_hears_so_even_when_its_next_request_was_logged() {
+    let mut one_session = config(3, 0);
+    one_session.limits.sessions = 1;
+    let mut bench = Bench::normal(one_session);
+    bench.request(1, 1, "a");
+    decide(&mut bench);
+    bench.request(2, 1, "b");
+    bench.request(1, 2, "c");
+    assert_eq!(
+        decide(&mut bench),
+        [done(2, 1, 0, b"\x02b"), answer(1, 2, 0, Reply::NoSession)]
+    );
+    assert_eq!(
+        bench.request(1, 3, "d"),
+        [answer(1, 3, 0, Reply::NoSession)]
+    );
+    assert_eq!(bench.request(1, 1, "a"), [], "it may begin anew");
+}
+
+#[test]
+fn rule_7_a_new_primary_knows_the_requests_that_it_inherited() {
+    let mut bench = Bench::normal(config(3, 1));
+    bench.hear(0, Message::Prepare(prepare(0, 1, 1, entries(&["a", "b"]))));
+    bench.vote(2, 1);
+    bench.hear(2, do_view_change(1, 0, 1, &entries(&["a", "b"])));
+    assert_eq!(bench.request(1, 1, "a"), [done(1, 1, 1, b"\x01a")]);
+    assert_eq!(
+        bench.request(1, 2, "b"),
+        [],
+        "in the log already: its reply will come"
+    );
+    assert_eq!(bench.request(1, 3, "c"), []);
+    let effects = bench.hear(2, prepare_ok(1, 2, 2));
+    assert_eq!(effects, [done(1, 2, 1, b"\x02b")]);
+}
+
+#[test]
+fn rule_7_a_request_of_a_suffix_that_lost_may_come_again() {
+    // Replica 1 logged "b" in view 0; view 1 begins without it; later replica 1 leads view 4.
+    let mut bench = Bench::normal(config(3, 1));
+    bench.hear(0, Message::Prepare(prepare(0, 1, 0, entries(&["a", "b"]))));
+    bench.hear(2, start_view(2, 1, &entries(&["a"])));
+    assert_eq!(bench.shows().op, OpNumber(1));
+    bench.vote(2, 4);
+    bench.hear(2, do_view_change(4, 2, 1, &entries(&["a"])));
+    assert_eq!(bench.request(1, 2, "b"), []);
+    let again = prepare(4, 2, 1, vec![entry(1, 2, "b")]);
+    assert_eq!(
+        bench.flush(),
+        [electrode_vr::Effect::Broadcast(Message::Prepare(again))]
+    );
+}
