@@ -14,6 +14,8 @@ mod report;
 mod table;
 mod verdict;
 
+use std::fs::File;
+use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -106,6 +108,10 @@ fn plan(arguments: &Demo) -> Result<Plan> {
 fn demonstrate(plan: &Plan, json: Option<&str>) -> Result<bool> {
     // Before any other thread, so that an interrupt finds the handler.
     electrode_lab::clean_on_signals().context("handling signals")?;
+    // Before anything is measured, so that a path that can't be written costs nobody a minute.
+    let json = json
+        .map(|path| File::create(path).with_context(|| format!("writing {path}")))
+        .transpose()?;
     let place = Place::new(plan.replicas)?;
     let floor = floor::measure(&place).context("measuring the floor")?;
     let mut runs = Vec::new();
@@ -116,9 +122,9 @@ fn demonstrate(plan: &Plan, json: Option<&str>) -> Result<bool> {
     }
     measure(&place, plan, Mode::Unreplicated, 0, &mut runs)?;
     let report = Report { floor, runs };
-    if let Some(path) = json {
+    if let Some(mut file) = json {
         let text = serde_json::to_string_pretty(&report).context("writing JSON")?;
-        std::fs::write(path, text + "\n").with_context(|| format!("writing {path}"))?;
+        writeln!(file, "{text}").context("writing JSON")?;
     }
     drop(place);
     table::print(plan, &report);

@@ -22,7 +22,14 @@ pub(super) fn of_process(pid: u32) -> Result<f64> {
         };
         nanoseconds += ran(&text).with_context(|| format!("{}: {text:?}", path.display()))?;
     }
-    Ok(nanoseconds as f64 / 1e9)
+    if nanoseconds > 0 {
+        return Ok(nanoseconds as f64 / 1e9);
+    }
+    // A kernel that was built without the scheduler's own account.
+    let path = format!("/proc/{pid}/stat");
+    let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+    let ticks = charged(&text).with_context(|| format!("{path}: {text:?}"))?;
+    Ok(ticks as f64 / TICKS_PER_SECOND)
 }
 
 /// Seconds that all CPUs of the machine have been busy: user, nice, system and interrupts, hard and soft.
@@ -35,6 +42,16 @@ pub(super) fn of_system() -> Result<f64> {
 /// The first number of a `schedstat`: nanoseconds on a CPU.
 fn ran(schedstat: &str) -> Option<u64> {
     schedstat.split_whitespace().next()?.parse().ok()
+}
+
+/// The ticks, user and system, in a process's `stat`: the 14th and 15th field. The second, the command's name, is in
+/// parentheses and may hold anything.
+fn charged(stat: &str) -> Option<u64> {
+    let (_, fields) = stat.rsplit_once(") ")?;
+    let mut fields = fields.split_whitespace().skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some(user + system)
 }
 
 /// The busy ticks in the first line of `/proc/stat`: cpu user nice system idle iowait irq softirq ...
@@ -63,6 +80,13 @@ mod tests {
         assert_eq!(busy(stat), Some(1 + 20 + 300 + 4 + 50));
         assert_eq!(busy("cpu 1 2 3"), None);
         assert_eq!(busy("intr 5"), None);
+    }
+
+    #[test]
+    fn a_name_with_parentheses_and_spaces_moves_no_field() {
+        let stat = "7 (a) b (c) S 1 2 3 4 5 6 7 8 9 10 150 25 0 0 20 0 1";
+        assert_eq!(charged(stat), Some(150 + 25));
+        assert_eq!(charged("7 (a) S 1 2"), None);
     }
 
     #[test]

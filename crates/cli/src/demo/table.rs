@@ -30,7 +30,8 @@ pub(super) fn median_of(runs: &[&Run], figure: impl Fn(&Run) -> f64) -> f64 {
 pub(super) fn print(plan: &Plan, report: &Report) {
     println!();
     println!(
-        "{} replicas; medians of {} rounds of {} s; CPU in seconds per 10,000 requests",
+        "{} replicas; medians of {} x {} s; CPU of replicas, primary and machine in seconds per 10,000 requests; \
+         system calls of the primary per request",
         plan.replicas, plan.rounds, plan.seconds
     );
     println!(
