@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -87,26 +86,32 @@ fn check_edges(metadata: &Value, findings: &mut Vec<String>) {
     }
 }
 
-/// Every Rust file that is part of the repository or about to be.
+/// Every Rust file of the tree, as paths from its root. What is built and what is hidden is no part of it.
 fn sources() -> Result<Vec<String>> {
-    let output = Command::new("git")
-        .args([
-            "ls-files",
-            "--cached",
-            "--others",
-            "--exclude-standard",
-            "*.rs",
-        ])
-        .current_dir(root())
-        .output()
-        .context("starting git")?;
-    if !output.status.success() {
-        bail!("git ls-files: {}", String::from_utf8_lossy(&output.stderr));
+    let root = root();
+    let mut paths = Vec::new();
+    let mut folders = vec![root.clone()];
+    while let Some(folder) = folders.pop() {
+        let entries = fs::read_dir(&folder).with_context(|| folder.display().to_string())?;
+        for entry in entries {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let path = entry.path();
+            if entry.file_type()?.is_dir() {
+                let built = ["target", "result"]
+                    .iter()
+                    .any(|start| name.starts_with(start));
+                if !built && !name.starts_with('.') {
+                    folders.push(path);
+                }
+            } else if name.ends_with(".rs") {
+                let path = path.strip_prefix(&root).unwrap_or(&path);
+                paths.push(path.display().to_string());
+            }
+        }
     }
-    let listed = String::from_utf8(output.stdout).context("git ls-files")?;
-    let paths = listed.lines().map(str::to_owned);
-    // Files that are deleted but still in the index.
-    Ok(paths.filter(|path| root().join(path).exists()).collect())
+    paths.sort();
+    Ok(paths)
 }
 
 fn check_source(path: &str, text: &str, findings: &mut Vec<String>) {

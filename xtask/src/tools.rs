@@ -22,11 +22,6 @@ const TOOLS: &[Tool] = &[
         optional: None,
     },
     Tool {
-        command: "git",
-        package: "git",
-        optional: None,
-    },
-    Tool {
         command: "bpftool",
         package: "bpftool",
         optional: Some("one test loads our objects with it, and will say that it didn't"),
