@@ -11,3 +11,4 @@ pub mod disasm;
 pub mod insn;
 pub mod object;
 pub mod program;
+pub mod typed;

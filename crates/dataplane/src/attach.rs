@@ -5,7 +5,7 @@ use std::io;
 use aya::maps::{Map, MapData, PerCpuArray, ProgramArray, RingBuf};
 use aya::programs::links::FdLink;
 use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions};
-use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode, tc};
+use aya::programs::{LinkOrder, Program, ProgramError, TestRun, TestRunOptions, SchedClassifier, TcAttachType, Xdp, XdpMode, tc};
 use aya::{Ebpf, EbpfError};
 use electrode_fastpath::counters::Counters;
 use electrode_fastpath::programs::{self, PROGRAM_PREPARE, PROGRAM_PREPARE_OK};
@@ -138,6 +138,20 @@ impl Loaded {
             attachment.tc = hook;
         }
         Ok(attachment)
+    }
+
+    /// BPF_PROG_TEST_RUN: the verdict and the frame afterwards.
+    pub(crate) fn run(&self, name: &str, frame: &[u8]) -> io::Result<(u32, Vec<u8>)> {
+        let mut out = vec![0; frame.len() + 512];
+        let options = TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..TestRunOptions::default() };
+        let result = match self.ebpf.program(name) {
+            Some(Program::Xdp(program)) => program.test_run(options),
+            Some(Program::SchedClassifier(program)) => program.test_run(options),
+            _ => return Err(io::Error::new(io::ErrorKind::NotFound, format!("no program {name}"))),
+        }
+        .map_err(|error| io::Error::other(chain(&error)))?;
+        out.truncate(result.data_size_out as usize);
+        Ok((result.return_value, out))
     }
 
     fn attach_xdp(&mut self, options: &Options, interface: u32) -> Result<(FdLink, Hook), AttachError> {

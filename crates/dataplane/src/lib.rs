@@ -10,6 +10,7 @@ mod neighbours;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 
 use aya::maps::{MapData, PerCpuArray, RingBuf};
 use electrode_fastpath::abi::{
@@ -120,7 +121,7 @@ pub struct Dataplane {
     macs: Vec<Option<Mac>>,
     broadcast: bool,
     /// Keeps programs and links; dropped last.
-    _loaded: Loaded,
+    loaded: Arc<Loaded>,
 }
 
 impl Dataplane {
@@ -129,6 +130,18 @@ impl Dataplane {
     /// # Errors
     /// Kernel, capabilities or interface can't do it; the error says which and what to do.
     pub fn attach(options: &Options) -> Result<Dataplane, AttachError> {
+        Dataplane::start(options, true)
+    }
+
+    /// Loads the programs without attaching them anywhere: for `doctor` and for tests, which run them by [`Runner::run`].
+    ///
+    /// # Errors
+    /// As [`Dataplane::attach`].
+    pub fn load(options: &Options) -> Result<Dataplane, AttachError> {
+        Dataplane::start(options, false)
+    }
+
+    fn start(options: &Options, attach: bool) -> Result<Dataplane, AttachError> {
         let interface = neighbours::interface_index(&options.interface)
             .ok_or_else(|| AttachError::NoInterface(options.interface.clone()))?;
         let mut loaded = Loaded::load(options.programs)?;
@@ -149,7 +162,11 @@ impl Dataplane {
         let ring = loaded.ring()?;
         let counters = loaded.counters()?;
         let host = Host::new(maps, identity);
-        let attachment = loaded.attach(options, interface)?;
+        let attachment = if attach {
+            loaded.attach(options, interface)?
+        } else {
+            Attachment { interface: options.interface.clone(), xdp: Hook::Off, tc: Hook::Off }
+        };
         let mut dataplane = Dataplane {
             host,
             ring,
@@ -160,11 +177,17 @@ impl Dataplane {
             macs: vec![None; peers.len()],
             peers,
             broadcast: options.programs.broadcast,
-            _loaded: loaded,
+            loaded: Arc::new(loaded),
         };
         dataplane.write_targets(true);
         dataplane.refresh_neighbours();
         Ok(dataplane)
+    }
+
+    /// Runs the loaded programs on packets of the caller's, by BPF_PROG_TEST_RUN.
+    #[must_use]
+    pub fn runner(&self) -> Runner {
+        Runner { loaded: Arc::clone(&self.loaded) }
     }
 
     /// How it is attached.
@@ -333,6 +356,28 @@ impl Dataplane {
                 value: cpus.iter().map(|cpu| cpu[at]).fold(0, u64::wrapping_add),
             })
             .collect())
+    }
+}
+
+/// Runs loaded programs on given packets; may be used from several threads.
+#[derive(Clone)]
+pub struct Runner {
+    loaded: Arc<Loaded>,
+}
+
+impl Runner {
+    /// Runs an XDP program (`dispatch`, `prepare`, `prepare_ok`) or `broadcast` on an Ethernet frame: the verdict and the frame afterwards.
+    ///
+    /// # Errors
+    /// The program isn't loaded or the kernel doesn't run it.
+    pub fn run(&self, program: &str, frame: &[u8]) -> io::Result<(u32, Vec<u8>)> {
+        self.loaded.run(program, frame)
+    }
+}
+
+impl std::fmt::Debug for Runner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Runner")
     }
 }
 

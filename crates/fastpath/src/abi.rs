@@ -137,14 +137,14 @@ pub struct RecordHeader {
 /// [`RecordHeader::generation`] of a notice: a quorum was completed, `length` is its op. Read the slots.
 pub const RECORD_NOTICE: u64 = u64::MAX;
 
-/// A record for a message of at most `N` bytes.
+/// A record for a message of at most `WORDS` 64-bit words.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
-pub struct Record<const N: usize> {
+pub struct Record<const WORDS: usize> {
     /// Its front.
     pub header: RecordHeader,
     /// The message.
-    pub message: [u8; N],
+    pub words: [u64; WORDS],
 }
 
 /// The tail word of a generation and an op.

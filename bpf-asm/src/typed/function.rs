@@ -1,0 +1,256 @@
+//! A function under construction: control flow, variables, and what every kind of program may do.
+
+use std::marker::PhantomData;
+
+use super::error::{BuildError, BuildErrorKind};
+use super::ir::{Arg, Base, Body, Operand, Terminator};
+use super::memory::Ptr;
+use super::scalar::{Int, Scalar};
+use super::value::{IntoVal, Val, Var};
+use super::{Cond, compile};
+use crate::program::{Program, ProgramKind};
+
+/// The kind of a program, as a type: which context it has and which helpers it may call.
+pub trait Kind: Copy + 'static {
+    /// The hook.
+    const KIND: ProgramKind;
+    /// Offset of `data` in the context; `data_end` follows it.
+    #[doc(hidden)]
+    const DATA: i32;
+}
+
+/// XDP programs: the context is `struct xdp_md`.
+#[derive(Clone, Copy, Debug)]
+pub struct Xdp;
+
+/// TC programs: the context is `struct __sk_buff`.
+#[derive(Clone, Copy, Debug)]
+pub struct Tc;
+
+impl Kind for Xdp {
+    const KIND: ProgramKind = ProgramKind::Xdp;
+    const DATA: i32 = 0;
+}
+
+impl Kind for Tc {
+    const KIND: ProgramKind = ProgramKind::Classifier;
+    const DATA: i32 = 76;
+}
+
+/// A function that is being written. A handle: it may be copied into closures.
+pub struct Function<'f, K> {
+    pub(super) body: &'f Body,
+    kind: PhantomData<K>,
+}
+
+impl<K> Clone for Function<'_, K> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<K> Copy for Function<'_, K> {}
+
+/// A loop that is being written.
+#[derive(Clone, Copy)]
+pub struct Loop<'f> {
+    body: &'f Body,
+    next: usize,
+    exit: usize,
+}
+
+impl Loop<'_> {
+    /// Leaves the loop.
+    #[track_caller]
+    pub fn break_(self) {
+        self.body.jump(self.exit);
+    }
+
+    /// Goes on with the next iteration.
+    #[track_caller]
+    pub fn continue_(self) {
+        self.body.jump(self.next);
+    }
+}
+
+/// Writes an XDP program: `write` is called once and writes the instructions.
+///
+/// # Errors
+/// A rule that only building can check was broken; the error names the Rust line.
+pub fn xdp(name: &str, write: impl FnOnce(Function<'_, Xdp>)) -> Result<Program, BuildError> {
+    program(name, write)
+}
+
+/// Writes a TC program (`classifier`).
+///
+/// # Errors
+/// A rule that only building can check was broken; the error names the Rust line.
+pub fn classifier(name: &str, write: impl FnOnce(Function<'_, Tc>)) -> Result<Program, BuildError> {
+    program(name, write)
+}
+
+fn program<K: Kind>(name: &str, write: impl FnOnce(Function<'_, K>)) -> Result<Program, BuildError> {
+    let session = std::rc::Rc::default();
+    let body = Body::new(std::rc::Rc::clone(&session), true, 1);
+    write(Function { body: &body, kind: PhantomData });
+    if let Some(error) = session.borrow_mut().error.take() {
+        return Err(error);
+    }
+    let (main, _stack) = compile::compile(&body, name)?;
+    if let Some(error) = session.borrow_mut().error.take() {
+        return Err(error);
+    }
+    drop(body);
+    let session = std::mem::take(&mut *session.borrow_mut());
+    Ok(Program { kind: K::KIND, main, subprograms: session.subprograms, maps: session.maps })
+}
+
+impl<'f, K: Kind> Function<'f, K> {
+    pub(super) fn context(self) -> Operand {
+        Operand::Reg(self.body.arguments[0])
+    }
+
+    /// A constant as a value.
+    pub fn value<T: Scalar>(self, constant: T) -> Val<'f, T> {
+        Val::new(self.body, Operand::Const(constant.register()))
+    }
+
+    /// A variable with its first value.
+    #[track_caller]
+    pub fn var<T: Scalar>(self, init: impl IntoVal<'f, T>) -> Var<'f, T> {
+        let init = init.operand(self.body);
+        Var::new(self.body, init)
+    }
+
+    /// A place on the stack, 8-byte aligned. Write it before it is read.
+    #[track_caller]
+    pub fn stack<S>(self) -> Ptr<'f, S> {
+        let bytes = u32::try_from(size_of::<S>()).unwrap_or(u32::MAX);
+        let buffer = self.body.buffer(bytes);
+        Ptr::new(self.body, Base::Stack(buffer), 0)
+    }
+
+    /// Ends the program with this action (`XDP_*`, `TC_ACT_*`).
+    #[track_caller]
+    pub fn ret(self, action: impl IntoVal<'f, u32>) {
+        let action = action.operand(self.body);
+        self.body.end(Terminator::Return(action));
+    }
+
+    /// `then` if the condition holds.
+    #[track_caller]
+    pub fn if_(self, cond: Cond<'f>, then: impl FnOnce()) {
+        let (yes, join) = (self.body.block(), self.body.block());
+        cond.branch(yes, join);
+        self.body.begin(yes);
+        then();
+        self.body.jump(join);
+        self.body.begin(join);
+    }
+
+    /// As [`Function::if_`], for what happens rarely: its code is laid out behind everything else.
+    #[track_caller]
+    pub fn if_rare(self, cond: Cond<'f>, then: impl FnOnce()) {
+        let body = self.body;
+        let (yes, join) = (body.coldly(|| body.block()), body.block());
+        cond.branch(yes, join);
+        body.begin(yes);
+        body.coldly(then);
+        body.jump(join);
+        body.begin(join);
+    }
+
+    /// `then` if the condition holds, `otherwise` if not.
+    #[track_caller]
+    pub fn if_else(self, cond: Cond<'f>, then: impl FnOnce(), otherwise: impl FnOnce()) {
+        let (yes, no, join) = (self.body.block(), self.body.block(), self.body.block());
+        cond.branch(yes, no);
+        self.body.begin(yes);
+        then();
+        self.body.jump(join);
+        self.body.begin(no);
+        otherwise();
+        self.body.jump(join);
+        self.body.begin(join);
+    }
+
+    /// The value of `then` if the condition holds, of `otherwise` if not.
+    #[track_caller]
+    pub fn choose<T: Scalar>(
+        self,
+        cond: Cond<'f>,
+        then: impl IntoVal<'f, T>,
+        otherwise: impl IntoVal<'f, T>,
+    ) -> Val<'f, T> {
+        let result = self.var(otherwise);
+        self.if_(cond, || result.set(then));
+        result.get()
+    }
+
+    /// At most `iterations` times, with the number of the iteration from 0. The verifier follows every iteration, so their
+    /// number times what is in them has to stay below a million instructions.
+    #[track_caller]
+    pub fn loop_up_to(self, iterations: u64, write: impl FnOnce(Val<'f, u64>, Loop<'f>)) {
+        const MOST: u64 = 1 << 20;
+        let body = self.body;
+        if iterations == 0 || iterations > MOST {
+            body.fail(BuildErrorKind::LoopBound { iterations, max: MOST });
+            return;
+        }
+        let counter = self.var(0u64);
+        let exit = body.block();
+        let (start, next) = body.in_loop(|| (body.block(), body.block()));
+        body.jump(start);
+        body.begin(start);
+        body.in_loop(|| write(counter.get(), Loop { body, next, exit }));
+        body.jump(next);
+        body.begin(next);
+        body.in_loop(|| counter.set(counter.get() + 1u64));
+        body.in_loop(|| counter.get().lt(iterations).branch(start, exit));
+        body.begin(exit);
+    }
+
+    /// A check whose failure ends the program or leaves the loop.
+    #[track_caller]
+    pub fn require(self, cond: Cond<'f>, or_else: impl FnOnce()) {
+        let body = self.body;
+        let (failed, passed) = (body.coldly(|| body.block()), body.block());
+        cond.branch(passed, failed);
+        body.begin(failed);
+        body.coldly(or_else);
+        if body.falls_through() {
+            body.fail(BuildErrorKind::FallsThrough);
+            body.jump(passed);
+        }
+        body.begin(passed);
+    }
+
+    /// Nanoseconds since boot, without suspend (CLOCK_MONOTONIC): `bpf_ktime_get_ns`.
+    #[track_caller]
+    pub fn ktime_ns(self) -> Val<'f, u64> {
+        Val::new(self.body, Operand::Reg(self.body.helper(5, Vec::new())))
+    }
+
+    /// A pseudo-random number: `bpf_get_prandom_u32`.
+    #[track_caller]
+    pub fn random_u32(self) -> Val<'f, u32> {
+        Val::<u64>::new(self.body, Operand::Reg(self.body.helper(7, Vec::new()))).cast()
+    }
+
+    /// A helper by its number (`enum bpf_func_id`): for what has no method here. The first error-prone door out of the types.
+    #[track_caller]
+    pub fn call_helper(self, number: u32, arguments: &[Val<'f, u64>]) -> Val<'f, u64> {
+        let arguments = arguments.iter().map(|argument| Arg::Value(argument.operand)).collect();
+        Val::new(self.body, Operand::Reg(self.body.helper(number, arguments)))
+    }
+
+    /// The number of bits that are set.
+    #[track_caller]
+    pub fn count_ones<T: Int>(self, value: Val<'f, T>) -> Val<'f, u64> {
+        let v = value.cast::<u64>();
+        let v = v - ((v >> 1u64) & 0x5555_5555_5555_5555u64);
+        let v = (v & 0x3333_3333_3333_3333u64) + ((v >> 2u64) & 0x3333_3333_3333_3333u64);
+        let v = (v + (v >> 4u64)) & 0x0f0f_0f0f_0f0f_0f0fu64;
+        (v * 0x0101_0101_0101_0101u64) >> 56u64
+    }
+}

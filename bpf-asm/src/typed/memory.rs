@@ -1,0 +1,189 @@
+//! Typed places in memory: map values, ring buffer records, the stack, and (through a view) the packet.
+
+use std::marker::PhantomData;
+
+use super::error::BuildErrorKind;
+use super::ir::{Base, Body, Op, Operand};
+use super::scalar::{Cell, Field, Int, Scalar};
+use super::value::{IntoVal, Val, alu};
+use crate::insn::{AluOp, AtomicOp, Size, Width};
+
+/// An `S` in memory that the verifier lets the program read and write.
+pub struct Ptr<'f, S> {
+    pub(super) body: &'f Body,
+    pub(super) base: Base,
+    pub(super) offset: i32,
+    of: PhantomData<fn() -> S>,
+}
+
+impl<S> Clone for Ptr<'_, S> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<S> Copy for Ptr<'_, S> {}
+
+/// The size of a cell.
+pub(super) fn size<T: Cell>() -> Size {
+    match <T::Value as Scalar>::BITS {
+        8 => Size::B,
+        16 => Size::H,
+        32 => Size::W,
+        _ => Size::DW,
+    }
+}
+
+impl<'f, S> Ptr<'f, S> {
+    pub(super) fn new(body: &'f Body, base: Base, offset: i32) -> Ptr<'f, S> {
+        Ptr { body, base, offset, of: PhantomData }
+    }
+
+    #[track_caller]
+    fn offset<T>(self, field: Field<S, T>) -> i32 {
+        match i32::try_from(field.offset()).ok().and_then(|offset| offset.checked_add(self.offset)) {
+            Some(offset) => offset,
+            None => {
+                self.body.fail(BuildErrorKind::OutOfRange { index: field.offset() as u64, len: i32::MAX as u64 });
+                0
+            }
+        }
+    }
+
+    /// A part of it.
+    #[track_caller]
+    pub fn at<T>(self, field: Field<S, T>) -> Ptr<'f, T> {
+        Ptr::new(self.body, self.base, self.offset(field))
+    }
+
+    /// Reads a field.
+    #[track_caller]
+    pub fn load<T: Cell>(self, field: Field<S, T>) -> Val<'f, T::Value> {
+        let reg = self.body.load(size::<T>(), self.base, self.offset(field));
+        Val::loaded(self.body, reg)
+    }
+
+    /// Writes a field.
+    #[track_caller]
+    pub fn store<T: Cell>(self, field: Field<S, T>, value: impl IntoVal<'f, T::Value>) {
+        let value = value.operand(self.body);
+        self.body.store(size::<T>(), self.base, self.offset(field), value);
+    }
+
+    /// Adds to a 32- or 64-bit field atomically; what was there before. Fully ordered.
+    #[track_caller]
+    pub fn fetch_add<T: Cell>(self, field: Field<S, T>, value: impl IntoVal<'f, T::Value>) -> Val<'f, T::Value>
+    where
+        T::Value: Int,
+    {
+        let value = value.operand(self.body);
+        self.atomic::<T>(AtomicOp::FetchAdd, self.offset(field), value, None)
+    }
+
+    /// Adds to a 32- or 64-bit field atomically, without the old value. Not ordered.
+    #[track_caller]
+    pub fn atomic_add<T: Cell>(self, field: Field<S, T>, value: impl IntoVal<'f, T::Value>)
+    where
+        T::Value: Int,
+    {
+        let src = value.operand(self.body);
+        let (base, offset) = self.body.reachable(self.base, self.offset(field));
+        self.body.emit(Op::Atomic { size: size::<T>(), op: AtomicOp::Add, base, offset, src, expected: None, dst: None });
+    }
+
+    /// Writes `new` if `expected` is there, atomically; what was there before. Fully ordered.
+    #[track_caller]
+    pub fn compare_exchange<T: Cell>(
+        self,
+        field: Field<S, T>,
+        expected: impl IntoVal<'f, T::Value>,
+        new: impl IntoVal<'f, T::Value>,
+    ) -> Val<'f, T::Value>
+    where
+        T::Value: Int,
+    {
+        let (expected, new) = (expected.operand(self.body), new.operand(self.body));
+        self.atomic::<T>(AtomicOp::CompareExchange, self.offset(field), new, Some(expected))
+    }
+
+    #[track_caller]
+    fn atomic<T: Cell>(self, op: AtomicOp, offset: i32, src: Operand, expected: Option<Operand>) -> Val<'f, T::Value> {
+        let size = size::<T>();
+        let (base, offset) = self.body.reachable(self.base, offset);
+        let max = if size == Size::DW { u64::MAX } else { u64::from(u32::MAX) };
+        let dst = self.body.fresh(false, max);
+        self.body.emit(Op::Atomic { size, op, base, offset, src, expected, dst: Some(dst) });
+        Val::new(self.body, Operand::Reg(dst))
+    }
+}
+
+impl<'f, T: Cell> Ptr<'f, T> {
+    /// Reads it.
+    #[track_caller]
+    pub fn read(self) -> Val<'f, T::Value> {
+        self.load(Field::<T, T>::whole())
+    }
+
+    /// Writes it.
+    #[track_caller]
+    pub fn write(self, value: impl IntoVal<'f, T::Value>) {
+        self.store(Field::<T, T>::whole(), value);
+    }
+
+    /// [`Ptr::compare_exchange`] of the whole.
+    #[track_caller]
+    pub fn compare_exchange_whole(
+        self,
+        expected: impl IntoVal<'f, T::Value>,
+        new: impl IntoVal<'f, T::Value>,
+    ) -> Val<'f, T::Value>
+    where
+        T::Value: Int,
+    {
+        self.compare_exchange(Field::<T, T>::whole(), expected, new)
+    }
+}
+
+impl<'f, T, const N: usize> Ptr<'f, [T; N]> {
+    /// The element of a constant index.
+    #[track_caller]
+    pub fn element(self, index: usize) -> Ptr<'f, T> {
+        if index >= N {
+            self.body.fail(BuildErrorKind::OutOfRange { index: index as u64, len: N as u64 });
+            return Ptr::new(self.body, self.base, self.offset);
+        }
+        Ptr::new(self.body, self.base, self.offset + (index * size_of::<T>()) as i32)
+    }
+
+    /// The element of an index taken modulo `N`, which must be a power of two.
+    #[track_caller]
+    pub fn index_masked(self, index: Val<'f, u64>) -> Ptr<'f, T> {
+        const { assert!(N.is_power_of_two(), "index_masked needs a power of two; use index") };
+        self.displaced(index & (N as u64 - 1))
+    }
+
+    /// The element of an index; `or_else` when it is out of range, and must end the program or leave the loop.
+    #[track_caller]
+    pub fn index(self, index: Val<'f, u64>, or_else: impl FnOnce()) -> Ptr<'f, T> {
+        let body = self.body;
+        let (failed, passed) = (body.coldly(|| body.block()), body.block());
+        index.lt(N as u64).branch(passed, failed);
+        body.begin(failed);
+        body.coldly(or_else);
+        if body.falls_through() {
+            body.fail(BuildErrorKind::FallsThrough);
+            body.jump(passed);
+        }
+        body.begin(passed);
+        self.displaced(index)
+    }
+
+    #[track_caller]
+    fn displaced(self, index: Val<'f, u64>) -> Ptr<'f, T> {
+        let by = alu(self.body, Width::W64, AluOp::Mul, index.operand, Operand::Const(size_of::<T>() as u64));
+        let start = self.body.address(self.base, self.offset);
+        let dst = self.body.fresh(true, u64::MAX);
+        self.body.emit(Op::Alu { width: Width::W64, op: AluOp::Add, dst, a: Operand::Reg(start), b: by });
+        Ptr::new(self.body, Base::Reg(dst), 0)
+    }
+}
