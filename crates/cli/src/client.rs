@@ -83,11 +83,17 @@ pub(crate) fn run(arguments: Client) -> ExitCode {
         Ok(code) => code,
         Err((problem, writes)) => {
             let unknown = matches!(&problem, Problem::Request(error) if error.outcome_unknown());
-            printer.problem(&problem.to_string(), unknown && writes);
+            let words = match &problem {
+                // What only reads has no outcome that could be unknown.
+                Problem::Request(RequestError::DeadlineUnknown { waited_ms }) if !writes => {
+                    format!("no answer within {waited_ms} ms")
+                }
+                problem => problem.to_string(),
+            };
+            printer.problem(&words, unknown && writes);
             ExitCode::from(match problem {
                 Problem::Usage(_) | Problem::Configuration(_) => USAGE,
                 Problem::Request(RequestError::TooLarge { .. }) => USAGE,
-                // What only reads has no outcome that could be unknown.
                 Problem::Request(_) if unknown && writes => 4,
                 Problem::Request(_) | Problem::Application(_) => 3,
             })

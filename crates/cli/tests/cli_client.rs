@@ -214,7 +214,12 @@ fn an_unanswered_write_exits_with_4_and_an_unanswered_read_with_3() {
         err.contains("whether the operation was executed isn't known"),
         "{err}"
     );
-    assert_eq!(setup.run("get k --deadline=300ms").0, 3);
+    let (code, _, err) = setup.run("get k --deadline=300ms");
+    assert_eq!(code, 3);
+    assert!(
+        err.starts_with("electrode client: no answer within 30") && err.ends_with(" ms\n"),
+        "{err}"
+    );
     let (code, out, _) = setup.run("put k v --deadline=300ms --json");
     assert_eq!(code, 4);
     assert!(out.ends_with("\"outcome_unknown\":true}\n"), "{out}");
