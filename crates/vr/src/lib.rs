@@ -10,16 +10,20 @@
 
 extern crate alloc;
 
+pub mod config;
 pub mod effect;
 pub mod ids;
 pub mod message;
 pub mod replica;
 pub mod state_machine;
+pub mod status;
 
+pub use config::{Config, Limits, Start, Timing};
 pub use effect::{Effect, FastPathCommand, FastPathEvent, Input, Note, Promise};
 pub use ids::{
     ClientId, Digest, GroupId, MAX_REPLICAS, Nonce, OpNumber, ReplicaId, RequestNumber, Time, View,
 };
 pub use message::{Entry, Message, Prepare, Reply};
-pub use replica::{Config, Limits, Replica, Role, Snapshot, Start, Status, Timing};
+pub use replica::Replica;
 pub use state_machine::{RestoreError, StateMachine};
+pub use status::{Role, Snapshot, Status};

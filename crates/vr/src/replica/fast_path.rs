@@ -6,13 +6,14 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+use super::Replica;
 use super::checkpoint::Checkpoint;
 use super::normal::well_formed;
-use super::{Replica, Status};
 use crate::effect::{Effect, FastPathCommand, FastPathEvent, Input, Note};
 use crate::ids::{OpNumber, ReplicaId, Time, View};
 use crate::message::{Message, Prepare};
 use crate::state_machine::StateMachine;
+use crate::status::Status;
 
 /// A Prepare (or a chunk of state in its shape) on its way into the log.
 #[derive(Debug)]

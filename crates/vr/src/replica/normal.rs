@@ -2,15 +2,16 @@
 
 use alloc::vec::Vec;
 
+use super::Replica;
 use super::client_table::Bounds;
 use super::fast_path::Held;
 use super::requests::{Flight, Primary};
-use super::{Replica, Status};
 use crate::MAX_REPLICAS;
 use crate::effect::{Effect, FastPathCommand};
 use crate::ids::{OpNumber, ReplicaId, Time, View};
 use crate::message::{Message, Prepare};
 use crate::state_machine::StateMachine;
+use crate::status::Status;
 
 impl<S: StateMachine> Replica<S> {
     /// Begins to lead the view that was just entered: all uncommitted ops are sent again, in windows (rule 10).

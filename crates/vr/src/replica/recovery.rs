@@ -7,12 +7,13 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::Replica;
 use super::state_transfer::Purpose;
-use super::{Replica, Status};
 use crate::effect::{Effect, Note};
 use crate::ids::{Digest, Nonce, OpNumber, ReplicaId, Time, View};
 use crate::message::Message;
 use crate::state_machine::StateMachine;
+use crate::status::Status;
 
 /// Rounds in vain after which a person is told.
 const PATIENT_ROUNDS: u32 = 10;

@@ -7,12 +7,14 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use super::Replica;
 use super::log::{Log, wire_bytes};
-use super::{Limits, Replica, Status};
+use crate::config::Limits;
 use crate::effect::Effect;
 use crate::ids::{ClientId, OpNumber, RequestNumber, Time};
 use crate::message::{Entry, Reply};
 use crate::state_machine::StateMachine;
+use crate::status::Status;
 
 /// A Prepare that left and isn't decided.
 #[derive(Clone, Copy, Debug)]

@@ -7,12 +7,14 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::Replica;
 use super::replica_set::ReplicaSet;
-use super::{Replica, Start, Status};
+use crate::config::Start;
 use crate::effect::Effect;
 use crate::ids::{GroupId, Nonce, ReplicaId, Time, View};
 use crate::message::Message;
 use crate::state_machine::StateMachine;
+use crate::status::Status;
 
 /// Retries for which a new replica waits for replica 0's word when another says that there is a group already: when
 /// Bootstrap messages are lost, all who were new must not go to recovery at once, where nobody could bring them back.

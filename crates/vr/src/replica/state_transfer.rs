@@ -6,15 +6,16 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+use super::Replica;
 use super::checkpoint::Checkpoint;
 use super::fast_path::{AfterFence, Held};
 use super::log::{chain, digest_of};
 use super::normal::well_formed;
-use super::{Replica, Status};
 use crate::effect::{Effect, Note};
 use crate::ids::{Digest, Nonce, OpNumber, ReplicaId, Time, View};
 use crate::message::{Entry, Message, Prepare};
 use crate::state_machine::StateMachine;
+use crate::status::Status;
 
 /// The longest checkpoint that is taken from others, in bytes.
 const MAX_CHECKPOINT_BYTES: u64 = 1 << 32;
@@ -202,94 +203,6 @@ impl<S: StateMachine> Replica<S> {
         } else {
             self.transfer = None;
         }
-    }
-
-    /// Shows its log to who is in the same view. Between views the log is shown only as it was announced (frozen).
-    pub(super) fn on_get_state(
-        &mut self,
-        from: ReplicaId,
-        view: View,
-        nonce: Nonce,
-        after: OpNumber,
-        out: &mut Vec<Effect>,
-    ) {
-        if !self.shows_state_of(view) || after > self.log.op() {
-            return self.ignore_get_state();
-        }
-        self.peers[from.index()].joined = true;
-        let Some(digest_after) = self.log.digest_at(after) else {
-            return self.send_checkpoint(from, view, nonce, 0, out);
-        };
-        let entries = self
-            .log
-            .batch(after, self.config.limits.chunk_bytes, usize::MAX);
-        let (op, digest, commit) = (self.log.op(), self.log.digest(), self.commit);
-        let message = Message::NewState {
-            view,
-            nonce,
-            after,
-            digest_after,
-            entries,
-            op,
-            digest,
-            commit,
-        };
-        out.push(Effect::Send { to: from, message });
-    }
-
-    fn shows_state_of(&self, view: View) -> bool {
-        let announced = self.status == Status::ViewChange && self.view_change.announced;
-        view == self.view && (self.status == Status::Normal || announced)
-    }
-
-    pub(super) fn on_get_checkpoint(
-        &mut self,
-        from: ReplicaId,
-        view: View,
-        nonce: Nonce,
-        op: OpNumber,
-        offset: u64,
-        out: &mut Vec<Effect>,
-    ) {
-        if !self.shows_state_of(view) {
-            return self.ignore_get_state();
-        }
-        // Another checkpoint was taken meanwhile: the asker begins with it anew.
-        let same = self
-            .checkpoint
-            .as_ref()
-            .is_some_and(|checkpoint| checkpoint.op == op);
-        self.send_checkpoint(from, view, nonce, if same { offset } else { 0 }, out);
-    }
-
-    fn send_checkpoint(
-        &self,
-        to: ReplicaId,
-        view: View,
-        nonce: Nonce,
-        offset: u64,
-        out: &mut Vec<Effect>,
-    ) {
-        let Some(checkpoint) = &self.checkpoint else {
-            return;
-        };
-        let Some(rest) = usize::try_from(offset)
-            .ok()
-            .and_then(|offset| checkpoint.bytes.get(offset..))
-        else {
-            return;
-        };
-        let message = Message::CheckpointChunk {
-            view,
-            nonce,
-            op: checkpoint.op,
-            log_digest: checkpoint.log_digest,
-            digest: checkpoint.digest,
-            total: checkpoint.bytes.len() as u64,
-            offset,
-            bytes: rest[..rest.len().min(self.config.limits.chunk_bytes.max(1))].to_vec(),
-        };
-        out.push(Effect::Send { to, message });
     }
 
     /// Whether a message answers the question that is open.
@@ -514,9 +427,6 @@ impl<S: StateMachine> Replica<S> {
             Purpose::CatchUp => unreachable!("chunks of a catch-up are appended as they come"),
         }
     }
-
-    /// Of another view, or from beyond this log.
-    fn ignore_get_state(&self) {}
 
     /// Not the answer to the open question.
     fn ignore_new_state(&self) {}

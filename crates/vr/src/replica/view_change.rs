@@ -7,18 +7,19 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::Replica;
 use super::fast_path::AfterFence;
 use super::replica_set::ReplicaSet;
 use super::requests::Primary;
 use super::state_transfer::Purpose;
-use super::{Replica, Status};
 use crate::effect::{Effect, Note};
 use crate::ids::{Digest, OpNumber, ReplicaId, Time, View};
 use crate::message::Message;
 use crate::state_machine::StateMachine;
+use crate::status::Status;
 
 /// How often time-outs double at most.
-const MAX_DOUBLINGS: u32 = 4;
+pub(super) const MAX_DOUBLINGS: u32 = 4;
 
 /// What a DoViewChange says, or this replica's own counterpart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,13 +35,13 @@ struct Candidate {
 #[derive(Debug)]
 pub(super) struct ViewChange {
     /// When the primary of the promised view was last heard.
-    heard_primary: Option<Time>,
+    pub(super) heard_primary: Option<Time>,
     /// When a backup begins to doubt its primary.
     pub(super) suspect_at: Time,
     /// The view that support is being asked for, and who gave it.
-    pre_vote: Option<(View, ReplicaSet)>,
+    pub(super) pre_vote: Option<(View, ReplicaSet)>,
     /// Pre-votes in vain since the primary was heard.
-    asked: u32,
+    pub(super) asked: u32,
     /// View changes in vain since a view worked.
     failed: u32,
     /// Who sent StartViewChange for `view`.
@@ -51,7 +52,7 @@ pub(super) struct ViewChange {
     /// The new primary has chosen a log.
     chosen: bool,
     again_at: Time,
-    give_up_at: Time,
+    pub(super) give_up_at: Time,
 }
 
 impl ViewChange {
@@ -113,73 +114,6 @@ impl<S: StateMachine> Replica<S> {
         let patience = self.jittered(patience);
         let change = &mut self.view_change;
         change.give_up_at = change.give_up_at.max(self.now.plus(patience));
-    }
-
-    /// "Would you support a change?" Nothing changes before f others say yes.
-    pub(super) fn ask_pre_vote(&mut self, out: &mut Vec<Effect>) {
-        let view = self.view_worth_trying(self.promised.next());
-        let own = ReplicaSet::of(self.config.index);
-        let change = &mut self.view_change;
-        if change.pre_vote.is_none_or(|(asked, _)| asked != view) {
-            change.pre_vote = Some((view, own));
-        }
-        let wait = self.config.timing.retry << change.asked.min(MAX_DOUBLINGS);
-        change.asked = change.asked.saturating_add(1);
-        let wait = self.jittered(wait);
-        self.view_change.suspect_at = self.now.plus(wait);
-        self.view_change.give_up_at = self.now.plus(wait);
-        out.push(Effect::Broadcast(Message::PreVote { view }));
-    }
-
-    /// The first view from `view` on whose primary isn't known to be recovering (rule 4).
-    fn view_worth_trying(&self, view: View) -> View {
-        let mut candidate = view;
-        for _ in 0..self.config.replicas {
-            let primary = candidate.primary(self.config.replicas);
-            if primary == self.config.index || !self.recovering_lately(primary) {
-                return candidate;
-            }
-            candidate = candidate.next();
-        }
-        view
-    }
-
-    pub(super) fn on_pre_vote(&mut self, from: ReplicaId, view: View, out: &mut Vec<Effect>) {
-        if view <= self.promised || self.has_live_primary() {
-            return self.ignore_pre_vote();
-        }
-        out.push(Effect::Send {
-            to: from,
-            message: Message::PreVoteOk { view },
-        });
-    }
-
-    /// Whether the view that this replica is in has a primary that was heard lately: itself, if it hears f backups.
-    fn has_live_primary(&self) -> bool {
-        let patience = self.config.timing.view_change;
-        if self.status == Status::Normal && self.is_primary() {
-            let live = |other: &ReplicaId| {
-                let heard = self.peers[other.index()].heard;
-                heard > Time(0) && heard.plus(patience) > self.now
-            };
-            return self.others().filter(live).count() >= self.faults();
-        }
-        self.view_change
-            .heard_primary
-            .is_some_and(|heard| heard.plus(patience) > self.now)
-    }
-
-    pub(super) fn on_pre_vote_ok(&mut self, from: ReplicaId, view: View, out: &mut Vec<Effect>) {
-        let Some((asked, supporters)) = &mut self.view_change.pre_vote else {
-            return self.ignore_pre_vote_ok();
-        };
-        if *asked != view || view <= self.promised {
-            return self.ignore_pre_vote_ok();
-        }
-        supporters.insert(from);
-        if supporters.len() > self.config.replicas / 2 {
-            self.change_view(view, None, out);
-        }
     }
 
     /// Moves to a higher view, as a voter: fence, promise, speak.
@@ -505,12 +439,6 @@ impl<S: StateMachine> Replica<S> {
             "changing to view {view} (primary: replica {primary}), {starters} of {quorum} votes"
         )
     }
-
-    /// Of a view that isn't newer, or the primary was heard lately.
-    fn ignore_pre_vote(&self) {}
-
-    /// Not asked for, or not any more.
-    fn ignore_pre_vote_ok(&self) {}
 
     /// Of an older view.
     fn ignore_start_view_change(&self) {}

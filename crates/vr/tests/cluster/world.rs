@@ -35,6 +35,19 @@ pub(crate) struct Plan {
     /// Nanoseconds: at most this from one fault to the next.
     pub(crate) fault_gap: u64,
     pub(crate) explicit_bootstrap: bool,
+    /// A replica whose machine has no kernel programs.
+    pub(crate) plain: Option<usize>,
+}
+
+impl Plan {
+    pub(crate) fn has_kernel(&self, node: usize) -> bool {
+        self.fast_path && self.plain != Some(node)
+    }
+
+    /// As few slots as the core's promise allows: in-flight ops lie within one window of full Prepares.
+    fn slots(&self) -> u64 {
+        (self.limits.window * self.limits.batch_ops) as u64
+    }
 }
 
 pub(crate) struct Node {
@@ -102,7 +115,7 @@ impl World {
     pub(crate) fn new(plan: Plan) -> World {
         let mut random = Random::new(plan.seed);
         let n = plan.replicas;
-        let slots = plan.limits.uncommitted().next_power_of_two();
+        let slots = plan.slots();
         let nodes = (0..n)
             .map(|_| Node {
                 replica: None,
@@ -159,11 +172,11 @@ impl World {
             index: id(node),
             timing: World::timing(),
             limits: self.plan.limits.clone(),
-            fast_path: self.plan.fast_path,
+            fast_path: self.plan.has_kernel(node),
         };
         let entropy = Nonce(self.random.next());
         let time = self.node_time(node);
-        let slots = self.plan.limits.uncommitted().next_power_of_two();
+        let slots = self.plan.slots();
         self.nodes[node].kernel = Kernel::new(self.plan.replicas, slots, 16);
         self.nodes[node].restart_at = None;
         self.nodes[node].socket.clear();
@@ -183,7 +196,7 @@ impl World {
         self.log(format_args!("{node} crashes"));
         self.nodes[node].replica = None;
         self.nodes[node].restart_at = Some(self.now + restart_after);
-        let slots = self.plan.limits.uncommitted().next_power_of_two();
+        let slots = self.plan.slots();
         self.nodes[node].kernel = Kernel::new(self.plan.replicas, slots, 16);
         self.nodes[node].socket.clear();
         self.checks.crashed(node);
@@ -587,11 +600,11 @@ impl World {
     /// Whether all replicas are normal in one view, with their kernels.
     pub(crate) fn works(&self) -> bool {
         let mut views = BTreeSet::new();
-        self.nodes.iter().all(|node| {
+        self.nodes.iter().enumerate().all(|(index, node)| {
             node.replica.as_ref().is_some_and(|replica| {
                 let now = replica.snapshot();
                 views.insert(now.view);
-                now.status == Status::Normal && now.armed == self.plan.fast_path
+                now.status == Status::Normal && now.armed == self.plan.has_kernel(index)
             })
         }) && views.len() == 1
     }

@@ -1,0 +1,108 @@
+//! What a replica is told before it starts: its place in the group, time-outs, bounds, and how to come up.
+
+use crate::effect::Promise;
+use crate::ids::{GroupId, ReplicaId};
+
+/// What a replica needs to know before it starts.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The group's size, 2f+1, at most [`crate::MAX_REPLICAS`].
+    pub replicas: usize,
+    /// This replica's index.
+    pub index: ReplicaId,
+    /// Time-outs.
+    pub timing: Timing,
+    /// Bounds.
+    pub limits: Limits,
+    /// Whether there is a fast path. Without one no [`Effect::FastPath`] is ever given.
+    pub fast_path: bool,
+}
+
+/// Time-outs, in nanoseconds.
+#[derive(Clone, Debug)]
+pub struct Timing {
+    /// An idle primary sends a Commit this often.
+    pub heartbeat: u64,
+    /// A backup that hears nothing from its primary for this long (plus jitter) asks for a view change.
+    pub view_change: u64,
+    /// A primary sends an unanswered Prepare again after this.
+    pub resend: u64,
+    /// Recovery, state transfer and first-start questions are asked again after this.
+    pub retry: u64,
+}
+
+impl Default for Timing {
+    fn default() -> Timing {
+        const MS: u64 = 1_000_000;
+        Timing {
+            heartbeat: 25 * MS,
+            view_change: 150 * MS,
+            resend: 10 * MS,
+            retry: 50 * MS,
+        }
+    }
+}
+
+/// The bounds of everything that could grow.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// The longest operation, in bytes.
+    pub op_bytes: usize,
+    /// A Prepare takes entries until they have this many bytes on the wire (one entry always fits).
+    pub batch_bytes: usize,
+    /// A Prepare has at most this many entries.
+    pub batch_ops: usize,
+    /// Prepares in flight.
+    pub window: usize,
+    /// Requests waiting for the window; beyond it clients hear `Busy`.
+    pub queue: usize,
+    /// A checkpoint is taken at every multiple of this many ops; the log keeps at most twice as many entries.
+    pub checkpoint_ops: u64,
+    /// Client sessions remembered; the longest unused goes first, the same at every replica.
+    pub sessions: usize,
+    /// Requests of one session that may be in flight, and replies that are kept for it.
+    pub session_requests: usize,
+    /// Bytes of log or checkpoint in one state-transfer message.
+    pub chunk_bytes: usize,
+}
+
+impl Limits {
+    /// How many ops a backup takes beyond its commit number: twice what a primary has in flight, since what was in flight
+    /// when a view ended is inherited. A Prepare further ahead is refused, and the kernel is fenced ("soft limit").
+    #[must_use]
+    pub fn uncommitted(&self) -> u64 {
+        2 * self.window as u64 * self.batch_ops as u64
+    }
+
+    /// Entries kept below a checkpoint: never less than a Prepare may have to be sent again from.
+    pub(crate) fn kept_ops(&self) -> u64 {
+        self.checkpoint_ops.max(self.batch_ops as u64)
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            op_bytes: 32 << 10,
+            batch_bytes: 1320,
+            batch_ops: 64,
+            window: 8,
+            queue: 4096,
+            checkpoint_ops: 16384,
+            sessions: 4096,
+            session_requests: 64,
+            chunk_bytes: 32 << 10,
+        }
+    }
+}
+
+/// How a replica comes up (protocol.md, rule 4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// No promise on disk: a first start, normal only when all n turn out to be new; otherwise recovery.
+    New,
+    /// The operator says so: normal in view 0 of this group.
+    Bootstrap(GroupId),
+    /// There is a promise on disk: recover.
+    Recover(Promise),
+}
