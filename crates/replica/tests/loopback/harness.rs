@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::unix::thread::JoinHandleExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread::{self, JoinHandle};
@@ -10,6 +11,8 @@ use std::time::{Duration, Instant};
 use electrode_replica::{Accelerate, App, Options, RunError, StatusReport, Stop, run};
 use electrode_vr::{ClientId, GroupId, Message, Nonce, ReplicaId, Reply, RequestNumber};
 use electrode_wire::{CLIENT, Envelope, Key, MAX_DATAGRAM, Packet, decode, encode};
+use nix::sys::pthread::pthread_kill;
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 /// What makes the test binary, started again, a replica: see [`Group::spawn`].
@@ -122,6 +125,11 @@ impl Group {
 
     /// Runs a replica in a process of its own, which is this test binary again.
     pub(crate) fn spawn(&mut self, index: usize) -> u32 {
+        self.spawn_with(index, &[])
+    }
+
+    /// As [`Group::spawn`], with more in its environment.
+    pub(crate) fn spawn_with(&mut self, index: usize, environment: &[(&str, &str)]) -> u32 {
         let addresses: Vec<String> = self.addresses.iter().map(SocketAddr::to_string).collect();
         let child = Command::new(std::env::current_exe().unwrap())
             .args([
@@ -138,6 +146,7 @@ impl Group {
                     addresses.join(",")
                 ),
             )
+            .envs(environment.iter().copied())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -159,6 +168,15 @@ impl Group {
                 child.wait().unwrap();
             }
         }
+    }
+
+    /// Sends SIGTERM to a replica's thread; true when it returned as one that was told to stop.
+    pub(crate) fn terminate(&mut self, index: usize) -> bool {
+        let Some(Running::Thread(_, thread)) = self.running[index].take() else {
+            panic!("replica {index} isn't a thread");
+        };
+        pthread_kill(thread.as_pthread_t(), Signal::SIGTERM).unwrap();
+        thread.join().unwrap().is_ok()
     }
 
     pub(crate) fn status(&self, index: usize) -> Option<StatusReport> {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixDatagram;
 use std::thread;
 use std::time::Duration;
 
@@ -248,4 +249,51 @@ fn without_an_interface_to_accelerate_the_replica_says_why_and_serves() {
     assert_eq!(accelerated.mode(), "off");
     let why = accelerated.why.unwrap();
     assert!(why.contains("loopback"), "{why}");
+}
+
+#[test]
+fn a_service_manager_is_told_what_happens() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    manager
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    let heard = |wanted: &str| {
+        let mut buffer = [0; 1024];
+        loop {
+            let length = manager
+                .recv(&mut buffer)
+                .unwrap_or_else(|error| panic!("waiting for {wanted}: {error}"));
+            let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            if text.trim_end() == wanted {
+                return;
+            }
+        }
+    };
+    let mut group = Group::idle(3, false);
+    let environment = [
+        ("NOTIFY_SOCKET", path.to_str().unwrap()),
+        ("WATCHDOG_USEC", "300000"),
+    ];
+    group.spawn_with(0, &environment);
+    heard("READY=1");
+    group.start_all();
+    heard("STATUS=normal in view 0, primary");
+    for _ in 0..3 {
+        heard("WATCHDOG=1");
+    }
+}
+
+#[test]
+fn sigterm_is_obeyed() {
+    let mut group = Group::idle(3, false);
+    let options = electrode_replica::Options {
+        handle_signals: true,
+        ..group.options(0)
+    };
+    group.thread(options);
+    group.start_all();
+    assert!(group.terminate(0));
+    assert!(group.status(0).is_none());
 }
