@@ -17,6 +17,7 @@ impl<S: StateMachine> Replica<S> {
     /// Begins to lead the view that was just entered: all uncommitted ops are sent again, in windows (rule 10).
     pub(super) fn begin_primary(&mut self, out: &mut Vec<Effect>) {
         self.primary = Primary::starting(&self.log, self.commit);
+        self.primary.since = self.now;
         self.primary.heartbeat_at = self.now.plus(self.config.timing.heartbeat);
         self.primary.start_view_at = self.now.plus(self.config.timing.retry);
         self.advance_commit(out);
@@ -28,7 +29,7 @@ impl<S: StateMachine> Replica<S> {
 
     /// Fills the window: first with what was inherited, then from the queue.
     pub(super) fn send_prepares(&mut self, out: &mut Vec<Effect>) {
-        while self.primary.flights.len() < self.config.limits.window {
+        while self.primary.flights.len() < self.config.limits.window && !self.forsaken() {
             if self.primary.sent_to == self.log.op() {
                 for entry in self.primary.next_batch(&self.config.limits) {
                     self.log.append(entry);
@@ -79,13 +80,16 @@ impl<S: StateMachine> Replica<S> {
 
     /// Sends the Prepares again that weren't decided in time, each as it was: the same first and last op.
     fn resend_prepares(&mut self, out: &mut Vec<Effect>) {
-        let now = self.now;
+        let (now, forsaken) = (self.now, self.forsaken());
         for index in 0..self.primary.flights.len() {
             let flight = &mut self.primary.flights[index];
             if flight.sent.plus(self.config.timing.resend) > now {
                 continue;
             }
             flight.sent = now;
+            if forsaken {
+                continue;
+            }
             let first = flight.first;
             let ops = usize::try_from(flight.last.0 - first.0 + 1).expect("a batch is in memory");
             let entries = self.log.batch(OpNumber(first.0 - 1), usize::MAX, ops);
@@ -119,7 +123,7 @@ impl<S: StateMachine> Replica<S> {
         if self.now >= self.primary.start_view_at && !self.all_joined() {
             self.primary.start_view_at = self.now.plus(self.config.timing.retry);
             let message = self.start_view();
-            for to in self.others() {
+            for to in self.others().filter(|_| !self.forsaken()) {
                 if !self.peers[to.index()].joined {
                     out.push(Effect::Send {
                         to,
@@ -135,8 +139,21 @@ impl<S: StateMachine> Replica<S> {
                 view: self.view,
                 commit: self.commit,
             };
-            out.push(Effect::Broadcast(commit));
+            if !self.forsaken() {
+                out.push(Effect::Broadcast(commit));
+            }
         }
+    }
+
+    /// Whether f backups haven't been heard for so long that this primary can decide nothing. It falls silent then: what it
+    /// says would only keep backups loyal to it whose answers it can't hear (a link that works in one direction).
+    fn forsaken(&self) -> bool {
+        let patience = self.config.timing.view_change.saturating_mul(2);
+        let heard = |other: &ReplicaId| {
+            let heard = self.peers[other.index()].heard.max(self.primary.since);
+            heard.plus(patience) > self.now
+        };
+        self.others().filter(heard).count() < self.faults()
     }
 
     fn all_joined(&self) -> bool {
@@ -272,6 +289,8 @@ impl<S: StateMachine> Replica<S> {
             return self.fetch_started_view(view, out);
         }
         self.view_works();
+        // The idle primary has to know who follows it, and how far.
+        self.acknowledge_log(out);
         self.learn_commit(commit, out);
         self.catch_up_if_behind(out);
     }

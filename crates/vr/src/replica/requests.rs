@@ -40,6 +40,8 @@ pub(super) struct Primary {
     pub(super) sent_to: OpNumber,
     /// When a Commit is due, unless a Prepare goes first.
     pub(super) heartbeat_at: Time,
+    /// When this replica began to lead.
+    pub(super) since: Time,
     /// When StartView is due again for those who haven't joined.
     pub(super) start_view_at: Time,
 }

@@ -413,7 +413,7 @@ impl<S: StateMachine> Replica<S> {
         self.append_early(out);
     }
 
-    fn acknowledge_log(&self, out: &mut Vec<Effect>) {
+    pub(super) fn acknowledge_log(&self, out: &mut Vec<Effect>) {
         let (view, op) = (self.view, self.log.op());
         let to = view.primary(self.config.replicas);
         out.push(Effect::Send {

@@ -178,6 +178,64 @@ fn demand_progress(world: &mut World) {
     }
 }
 
+/// A quiet group without faults, normal in view 0.
+fn quiet(seed: u64, fast_path: bool) -> World {
+    let calm = Plan {
+        loss: 0,
+        duplication: 0,
+        sudden_death: 0,
+        plain: None,
+        ..plan(seed, fast_path)
+    };
+    let mut world = World::new(calm);
+    world.calm = true;
+    world.run_until(200 * MS);
+    assert!(world.works());
+    world
+}
+
+#[test]
+fn a_primary_that_can_speak_but_not_hear_is_replaced() {
+    for fast_path in [false, true] {
+        let mut world = quiet(5, fast_path);
+        for other in 1..world.plan.replicas {
+            world.cut[other][0] = true;
+        }
+        let commit = world.commit();
+        world.run_until(world.now + 500 * MS);
+        assert!(world.commit() > commit, "the others go on without it");
+    }
+}
+
+#[test]
+fn an_isolated_backup_that_comes_back_deposes_nobody() {
+    for fast_path in [false, true] {
+        let mut world = quiet(6, fast_path);
+        let lonely = world.plan.replicas - 1;
+        for other in 0..lonely {
+            world.cut[other][lonely] = true;
+            world.cut[lonely][other] = true;
+        }
+        world.run_until(world.now + 1000 * MS);
+        world.cut.iter_mut().for_each(|row| row.fill(false));
+        world.run_until(world.now + 300 * MS);
+        assert_eq!(world.checks.view_changes.len(), 1, "view 0 is the only one");
+        demand_progress(&mut world);
+    }
+}
+
+#[test]
+fn a_dead_primary_is_replaced_in_a_few_time_outs() {
+    for (seed, fast_path) in [(7, false), (8, true)] {
+        let mut world = quiet(seed, fast_path);
+        world.crash(0, 5000 * MS);
+        let commit = world.commit();
+        // Three times the view-change time-out of this group, of which one passes before anybody doubts.
+        world.run_until(world.now + 120 * MS);
+        assert!(world.commit() > commit, "view 1 works");
+    }
+}
+
 fn seeds(first: u64, default: u64) -> std::ops::Range<u64> {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
     let first = number("SEED").unwrap_or(first);

@@ -352,6 +352,7 @@ impl World {
         if due {
             let entropy = Nonce(self.random.next());
             self.step(node, Input::Tick { entropy });
+            self.check_deadline_moves(node);
         }
         let mut batch = 0;
         while let Some(arrived) = self.nodes[node].socket.pop_front() {
@@ -377,6 +378,22 @@ impl World {
             }
         }
         self.step(node, Input::Flush);
+    }
+
+    /// A tick that is due does something about it: a driver never spins.
+    fn check_deadline_moves(&mut self, node: usize) {
+        for _ in 0..3 {
+            let time = self.node_time(node);
+            let Some(replica) = &self.nodes[node].replica else {
+                return;
+            };
+            if replica.deadline().is_none_or(|deadline| deadline > time) {
+                return;
+            }
+            let entropy = Nonce(self.random.next());
+            self.step(node, Input::Tick { entropy });
+        }
+        panic!("the deadline doesn't move");
     }
 
     fn drain(&mut self, node: usize) {

@@ -120,7 +120,7 @@ fn a_lost_chunk_is_asked_for_again() {
     let mut backup = Bench::normal(small(2));
     let mut effects = backup.hear(0, commit(0, 50));
     for _ in 0..3 {
-        let Effect::Send { message, .. } = effects[0].clone() else {
+        let Effect::Send { message, .. } = effects.last().unwrap().clone() else {
             panic!()
         };
         let Effect::Send { message, .. } = primary.hear(2, message)[0].clone() else {
