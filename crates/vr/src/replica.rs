@@ -1,4 +1,8 @@
 //! One replica of the group: its state, and the door.
+//!
+//! What the driver owes: effects take place in order, each before the next; a Persist that fails stops the process; ticks
+//! come when the deadline passes; a Flush follows every batch of inputs, ticks and the kernel's included; and the ring's
+//! records come in before the datagrams that were received with them, lest a gap be seen where there is none.
 
 mod checkpoint;
 mod client_table;
@@ -161,7 +165,8 @@ impl<S: StateMachine> Replica<S> {
     ///
     /// # Panics
     /// An invariant is broken: by the driver (an input that the fast path's contract excludes) or by divergence. The
-    /// process has to stop; that is a crash, which the protocol is made for. Messages, whatever they hold, never do it.
+    /// process has to stop; that is a crash, which the protocol is made for. Messages, whatever they hold, never do it,
+    /// but for the answer of the replica that was asked for its state when it contradicts what is committed here.
     pub fn step(&mut self, now: Time, input: Input, out: &mut Vec<Effect>) {
         self.now = self.now.max(now);
         self.assert_expected(&input);

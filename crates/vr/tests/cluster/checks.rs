@@ -13,13 +13,15 @@ use crate::machine::{Ledger, key_of};
 #[derive(Debug, Default)]
 pub(crate) struct Checks {
     /// The one log: its digest at each op that anybody committed.
-    committed: BTreeMap<OpNumber, Digest>,
+    pub(crate) committed: BTreeMap<OpNumber, Digest>,
     /// The one state at each op that anybody stopped at.
     states: BTreeMap<OpNumber, Digest>,
     replies: BTreeMap<(ClientId, RequestNumber), Arc<[u8]>>,
     pub(crate) acknowledged: BTreeSet<u64>,
     /// Per replica, since its start: commit and last normal view.
     floors: BTreeMap<usize, (OpNumber, View)>,
+    /// The highest place in the order that a client was told.
+    pub(crate) latest: u64,
     pub(crate) view_changes: BTreeSet<View>,
 }
 
@@ -123,7 +125,14 @@ impl Checks {
         }
     }
 
-    pub(crate) fn acknowledged(&mut self, op: &[u8], reply: &[u8]) {
+    /// The state machine numbers what it executes, so real-time order (linearizability) is that of the numbers.
+    pub(crate) fn acknowledged(&mut self, op: &[u8], reply: &[u8], after: u64) {
+        let place = key_of(reply);
+        assert!(
+            place > after,
+            "{place} was done after {after}, but is ordered before it"
+        );
+        self.latest = self.latest.max(place);
         assert_eq!(op[..8], reply[8..16], "the reply to another request");
         self.acknowledged.insert(key_of(op));
     }

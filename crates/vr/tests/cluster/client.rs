@@ -13,6 +13,8 @@ use crate::world::MS;
 struct Open {
     op: Arc<[u8]>,
     again_at: u64,
+    /// The place in the order of the latest request that anybody knew to be done when this one was made.
+    after: u64,
 }
 
 pub(crate) struct Client {
@@ -79,18 +81,19 @@ impl Client {
         &mut self,
         now: u64,
         random: &mut Random,
+        checks: &Checks,
     ) -> Vec<(ReplicaId, RequestNumber, Arc<[u8]>)> {
         let mut sent = Vec::new();
         while self.may_begin() && self.think_until <= now {
             let mut op = ((self.index << 32) | self.next).to_le_bytes().to_vec();
-            op.resize(8 + random.index(40), 0);
-            self.open.insert(
-                RequestNumber(self.next),
-                Open {
-                    op: op.into(),
-                    again_at: now,
-                },
-            );
+            // Of a length that its number gives, so that two runs send the same.
+            op.resize(8 + Random::new(self.next).index(40), 0);
+            let open = Open {
+                op: op.into(),
+                again_at: now,
+                after: checks.latest,
+            };
+            self.open.insert(RequestNumber(self.next), open);
             self.next += 1;
             self.think_until = now + random.below(4 * MS);
         }
@@ -125,7 +128,7 @@ impl Client {
         };
         match reply {
             Reply::Done(bytes) => {
-                checks.acknowledged(&open.op, &bytes);
+                checks.acknowledged(&open.op, &bytes, open.after);
                 self.open.remove(&number);
                 self.done += 1;
             }

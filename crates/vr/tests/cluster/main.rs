@@ -236,6 +236,32 @@ fn a_dead_primary_is_replaced_in_a_few_time_outs() {
     }
 }
 
+#[test]
+fn r7_the_same_order_of_ops_gives_the_same_log_with_and_without_the_fast_path() {
+    let [plain, fast] = [false, true].map(|fast_path| {
+        let one_client = Plan {
+            loss: 50,
+            duplication: 50,
+            sudden_death: 0,
+            plain: None,
+            clients: 1,
+            ..plan(9, fast_path)
+        };
+        let mut world = World::new(one_client);
+        world.run_until(800 * MS);
+        world.checks.committed
+    });
+    assert!(
+        plain.len().min(fast.len()) > 50,
+        "{} and {} ops",
+        plain.len(),
+        fast.len()
+    );
+    for (op, digest) in plain {
+        assert_eq!(*fast.get(&op).unwrap_or(&digest), digest, "op {op}");
+    }
+}
+
 fn seeds(first: u64, default: u64) -> std::ops::Range<u64> {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
     let first = number("SEED").unwrap_or(first);

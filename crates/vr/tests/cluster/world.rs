@@ -595,7 +595,7 @@ impl World {
 
     fn run_clients(&mut self) {
         for client in 0..self.clients.len() {
-            let sent = self.clients[client].due(self.now, &mut self.random);
+            let sent = self.clients[client].due(self.now, &mut self.random, &self.checks);
             for (to, request, op) in sent {
                 if !self.lost() {
                     let at = self.arrival();
