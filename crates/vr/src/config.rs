@@ -14,7 +14,7 @@ pub struct Config {
     pub timing: Timing,
     /// Bounds.
     pub limits: Limits,
-    /// Whether there is a fast path. Without one no [`Effect::FastPath`] is ever given.
+    /// Whether there is a fast path. Without one no [`crate::Effect::FastPath`] is ever given.
     pub fast_path: bool,
 }
 

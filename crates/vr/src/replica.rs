@@ -2,7 +2,8 @@
 //!
 //! What the driver owes: effects take place in order, each before the next; a Persist that fails stops the process; ticks
 //! come when the deadline passes; a Flush follows every batch of inputs, ticks and the kernel's included; and the ring's
-//! records come in before the datagrams that were received with them, lest a gap be seen where there is none.
+//! records come in before a tick and before the datagrams received with them: they are life signs, and they fill what would
+//! look like gaps.
 
 mod checkpoint;
 mod client_table;
