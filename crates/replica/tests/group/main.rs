@@ -1,13 +1,14 @@
-//! Whole replicas over loopback, without the kernel's help: what a group does, what a start refuses, what hostile or
-//! mistaken datagrams can't do.
+//! Whole replicas: over loopback, without the kernel's help, what a group does, what a start refuses, what hostile or
+//! mistaken datagrams can't do; on hosts of their own, with the kernel's help.
 
 mod failures;
 mod harness;
 mod hostility;
+mod kernel;
 mod service;
 mod starts;
 
-use electrode_replica::{Accelerate, App, Options, run};
+use electrode_replica::{App, Options, run};
 use electrode_vr::ReplicaId;
 
 /// Not a test of its own: other tests start this binary again to get replicas that they can kill and measure.
@@ -16,16 +17,21 @@ use electrode_vr::ReplicaId;
 fn replica_in_a_process_of_its_own() {
     let arguments = std::env::var(harness::CHILD).expect("started by Group::spawn");
     let mut words = arguments.split(' ');
-    let mut word = || words.next().expect("index, state directory, addresses");
+    let mut word = || {
+        words
+            .next()
+            .expect("index, state directory, addresses, programs")
+    };
     let index = ReplicaId(word().parse().unwrap());
     let state_dir = word().into();
     let replicas = word()
         .split(',')
         .map(|address| address.parse().unwrap())
         .collect();
+    let accelerate = word().parse().unwrap();
     let options = Options {
         app: App::Null,
-        accelerate: Accelerate::None,
+        accelerate,
         handle_signals: true,
         ..Options::new(replicas, index, state_dir)
     };

@@ -1,13 +1,14 @@
 //! A group on loopback, as threads or as processes, and a client that speaks the wire directly.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::unix::thread::JoinHandleExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use electrode_lab::Host;
 use electrode_replica::{Accelerate, App, Options, RunError, StatusReport, Stop, run};
 use electrode_vr::{ClientId, GroupId, Message, Nonce, ReplicaId, Reply, RequestNumber};
 use electrode_wire::{CLIENT, Envelope, Key, MAX_DATAGRAM, Packet, decode, encode};
@@ -32,6 +33,7 @@ pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 enum Running {
+    Hosted(electrode_lab::Child),
     Thread(Stop, JoinHandle<Result<(), RunError>>),
     Process(Child),
 }
@@ -40,6 +42,10 @@ enum Running {
 pub(crate) struct Group {
     pub(crate) addresses: Vec<SocketAddr>,
     pub(crate) key: Key,
+    /// Where the replicas run, when not on loopback.
+    hosts: Vec<Host>,
+    /// For replicas in processes.
+    accelerate: &'static str,
     directory: TempDir,
     running: Vec<Option<Running>>,
 }
@@ -63,9 +69,26 @@ impl Group {
         Group {
             addresses,
             key: Key::UNKEYED,
+            hosts: Vec::new(),
+            accelerate: "none",
             directory,
             running: (0..n).map(|_| None).collect(),
         }
+    }
+
+    /// A replica per host, as processes; normal when this returns. Its clients have to be on a host of the same lab.
+    pub(crate) fn on_hosts(hosts: Vec<Host>, ipv6: bool, accelerate: &'static str) -> Group {
+        let address = |host: &Host| if ipv6 { host.ipv6().into() } else { host.ip() };
+        let mut group = Group::idle(hosts.len(), false);
+        group.addresses = hosts
+            .iter()
+            .map(|host| SocketAddr::new(address(host), 7000))
+            .collect();
+        (group.hosts, group.accelerate) = (hosts, accelerate);
+        for index in 0..group.addresses.len() {
+            group.spawn(index);
+        }
+        group
     }
 
     /// Three replicas in threads, normal.
@@ -131,26 +154,33 @@ impl Group {
     /// As [`Group::spawn`], with more in its environment.
     pub(crate) fn spawn_with(&mut self, index: usize, environment: &[(&str, &str)]) -> u32 {
         let addresses: Vec<String> = self.addresses.iter().map(SocketAddr::to_string).collect();
-        let child = Command::new(std::env::current_exe().unwrap())
+        let binary = std::env::current_exe().unwrap();
+        let host = self.hosts.get(index);
+        let mut command = host.map_or_else(|| Command::new(&binary), |host| host.command(&binary));
+        let replica = format!(
+            "{index} {} {} {}",
+            self.state_dir(index).display(),
+            addresses.join(","),
+            self.accelerate
+        );
+        command
             .args([
                 "--exact",
                 "replica_in_a_process_of_its_own",
                 "--ignored",
                 "--test-threads=1",
             ])
-            .env(
-                CHILD,
-                format!(
-                    "{index} {} {}",
-                    self.state_dir(index).display(),
-                    addresses.join(",")
-                ),
-            )
+            .env(CHILD, replica)
             .envs(environment.iter().copied())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+            .stderr(Stdio::null());
+        if let Some(host) = host {
+            let child = host.spawn(command).unwrap();
+            let pid = child.pid();
+            self.running[index] = Some(Running::Hosted(child));
+            return pid;
+        }
+        let child = command.spawn().unwrap();
         let pid = child.id();
         self.running[index] = Some(Running::Process(child));
         pid
@@ -167,6 +197,7 @@ impl Group {
                 child.kill().unwrap();
                 child.wait().unwrap();
             }
+            Running::Hosted(mut child) => child.kill().unwrap(),
         }
     }
 
@@ -180,7 +211,7 @@ impl Group {
     }
 
     pub(crate) fn status(&self, index: usize) -> Option<StatusReport> {
-        let socket = UdpSocket::bind((self.addresses[index].ip(), 0)).unwrap();
+        let socket = UdpSocket::bind(any(self.addresses[index])).unwrap();
         socket
             .set_read_timeout(Some(Duration::from_millis(300)))
             .unwrap();
@@ -246,9 +277,22 @@ impl Drop for Group {
                     let _ = child.kill();
                     let _ = child.wait();
                 }
+                Running::Hosted(mut child) => {
+                    let _ = child.kill();
+                }
             }
         }
     }
+}
+
+/// Any free port, to talk to `peer`.
+fn any(peer: SocketAddr) -> SocketAddr {
+    let any: IpAddr = if peer.is_ipv4() {
+        Ipv4Addr::UNSPECIFIED.into()
+    } else {
+        Ipv6Addr::UNSPECIFIED.into()
+    };
+    SocketAddr::new(any, 0)
 }
 
 pub(crate) fn client_envelope() -> Envelope {
@@ -284,7 +328,7 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(group: &Group, session: u64) -> Client {
-        let socket = UdpSocket::bind((group.addresses[0].ip(), 0)).unwrap();
+        let socket = UdpSocket::bind(any(group.addresses[0])).unwrap();
         socket
             .set_read_timeout(Some(Duration::from_millis(100)))
             .unwrap();
