@@ -113,6 +113,13 @@ fn demonstrate(plan: &Plan, json: Option<&str>) -> Result<bool> {
         .map(|path| File::create(path).with_context(|| format!("writing {path}")))
         .transpose()?;
     let place = Place::new(plan.replicas)?;
+    let others = cpu::used_by_others()?;
+    if others > 0.2 {
+        eprintln!(
+            "This machine is busy with other work ({others:.1} CPUs): the figures of the whole machine include that, \
+             and may mislead."
+        );
+    }
     let floor = floor::measure(&place).context("measuring the floor")?;
     let mut runs = Vec::new();
     for round in 0..plan.rounds {

@@ -1,6 +1,7 @@
 //! How much processor time was used, by processes and by the whole machine.
 
 use std::fs;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
@@ -37,6 +38,16 @@ pub(super) fn of_system() -> Result<f64> {
     let text = fs::read_to_string("/proc/stat").context("reading /proc/stat")?;
     let ticks = busy(&text).with_context(|| format!("/proc/stat: {text:?}"))?;
     Ok(ticks as f64 / TICKS_PER_SECOND)
+}
+
+/// How many CPUs' worth of time something else on this machine is using just now. While that goes on, figures of the whole
+/// machine say little.
+pub(super) fn used_by_others() -> Result<f64> {
+    const LOOKING: Duration = Duration::from_millis(300);
+    let before = of_system()?;
+    let started = Instant::now();
+    std::thread::sleep(LOOKING);
+    Ok((of_system()? - before) / started.elapsed().as_secs_f64())
 }
 
 /// The first number of a `schedstat`: nanoseconds on a CPU.

@@ -86,7 +86,7 @@ impl Run {
     }
 }
 
-/// What was counted between two looks.
+/// What was counted between two looks; what didn't move is left out.
 pub(super) fn difference(after: &Counters, before: &Counters) -> Counters {
     let mut difference = after.clone();
     for (program, names) in &mut difference {
@@ -95,6 +95,10 @@ pub(super) fn difference(after: &Counters, before: &Counters) -> Counters {
             *value = value.saturating_sub(earlier.copied().unwrap_or(0));
         }
     }
+    for names in difference.values_mut() {
+        names.retain(|_, value| *value > 0);
+    }
+    difference.retain(|_, names| !names.is_empty());
     difference
 }
 
@@ -121,7 +125,11 @@ mod tests {
     fn a_counter_that_was_not_there_before_counts_from_zero() {
         let mut after = counters("prepare", "stored", 10);
         add(&mut after, &counters("prepare", "acked", 4));
-        let difference = difference(&after, &counters("prepare", "stored", 7));
+        add(&mut after, &counters("broadcast", "unfit", 5));
+        let mut before = counters("prepare", "stored", 7);
+        add(&mut before, &counters("broadcast", "unfit", 5));
+        let difference = difference(&after, &before);
+        assert_eq!(difference.len(), 1, "{difference:?}");
         assert_eq!(difference["prepare"]["stored"], 3);
         assert_eq!(difference["prepare"]["acked"], 4);
     }
