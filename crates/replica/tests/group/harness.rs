@@ -19,8 +19,8 @@ use tempfile::TempDir;
 /// What makes the test binary, started again, a replica: see [`Group::spawn`].
 pub(crate) const CHILD: &str = "ELECTRODE_TEST_REPLICA";
 
-/// The longest that anything in these tests may take.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// The longest that anything in these tests may take: a debug build assembles and loads the programs in seconds.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits until `condition` holds.
 #[track_caller]
