@@ -280,10 +280,10 @@ fn run_seeds(range: std::ops::Range<u64>, fast_path: bool) {
 
 #[test]
 fn groups_survive_faults_and_work_again_in_user_space() {
-    run_seeds(seeds(0, 120), false);
+    run_seeds(seeds(0, 250), false);
 }
 
 #[test]
 fn groups_survive_faults_and_work_again_on_the_fast_path() {
-    run_seeds(seeds(1000, 180), true);
+    run_seeds(seeds(1000, 400), true);
 }
