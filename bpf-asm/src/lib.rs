@@ -11,4 +11,3 @@ pub mod disasm;
 pub mod insn;
 pub mod object;
 pub mod program;
-pub mod typed;

@@ -17,7 +17,11 @@ pub struct Line {
 
 impl From<&'static Location<'static>> for Line {
     fn from(at: &'static Location<'static>) -> Line {
-        Line { file: at.file(), line: at.line(), column: at.column() }
+        Line {
+            file: at.file(),
+            line: at.line(),
+            column: at.column(),
+        }
     }
 }
 

@@ -3,12 +3,12 @@
 use std::hash::Hasher as _;
 
 use aya::programs::{TestRun, TestRunOptions, Xdp as Loaded};
+use bpf_asm::builder::{
+    Array, Function, IntoVal, RingBuf, Val, Var, XDP_DROP, XDP_PASS, XDP_TX, Xdp, xdp,
+};
 use bpf_asm::field;
 use bpf_asm::object::Object;
 use bpf_asm::program::Program;
-use bpf_asm::typed::{
-    Array, Function, IntoVal, RingBuf, Val, Var, XDP_DROP, XDP_PASS, XDP_TX, Xdp, xdp,
-};
 use siphasher::sip::SipHasher24;
 use zerocopy::byteorder::{BE, LE, U16, U32, U64};
 

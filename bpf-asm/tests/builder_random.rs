@@ -2,10 +2,10 @@
 //! `BUILDER_SEED=7` runs one seed alone.
 
 use aya::programs::{TestRun, TestRunOptions, Xdp as Loaded};
+use bpf_asm::builder::{Array, Cond, Function, Int, Ptr, Val, Var, XDP_DROP, XDP_PASS, Xdp, xdp};
 use bpf_asm::field;
 use bpf_asm::object::Object;
 use bpf_asm::program::Program;
-use bpf_asm::typed::{Array, Cond, Function, Int, Ptr, Val, Var, XDP_DROP, XDP_PASS, Xdp, xdp};
 use zerocopy::byteorder::{LE, U64};
 
 const MOST_VARIABLES: usize = 14;

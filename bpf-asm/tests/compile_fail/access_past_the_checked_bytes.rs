@@ -1,7 +1,7 @@
 //! Fourteen bytes were checked; a field of something longer is not in them.
 
 use bpf_asm::field;
-use bpf_asm::typed::{XDP_DROP, XDP_PASS, xdp};
+use bpf_asm::builder::{XDP_DROP, XDP_PASS, xdp};
 use zerocopy::byteorder::{BE, U16};
 
 #[repr(C)]

@@ -1,6 +1,6 @@
 //! A port in network order is no native number until it is converted.
 
-use bpf_asm::typed::{XDP_DROP, XDP_PASS, xdp};
+use bpf_asm::builder::{XDP_DROP, XDP_PASS, xdp};
 use zerocopy::byteorder::{BE, U16};
 
 fn main() {

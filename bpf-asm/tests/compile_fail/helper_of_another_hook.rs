@@ -1,6 +1,6 @@
 //! A socket buffer can't be cut by the helper that XDP has for it.
 
-use bpf_asm::typed::{TC_ACT_OK, classifier};
+use bpf_asm::builder::{TC_ACT_OK, classifier};
 
 fn main() {
     let _ = classifier("wrong_hook", |f| {

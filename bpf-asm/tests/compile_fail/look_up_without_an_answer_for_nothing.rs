@@ -1,6 +1,6 @@
 //! A look-up that finds nothing has to be dealt with.
 
-use bpf_asm::typed::{Array, XDP_PASS, xdp};
+use bpf_asm::builder::{Array, XDP_PASS, xdp};
 
 const COUNTERS: Array<u64> = Array::new("counters", 1);
 

@@ -1,6 +1,6 @@
 //! A view ends where the packet is moved.
 
-use bpf_asm::typed::{XDP_DROP, XDP_PASS, xdp};
+use bpf_asm::builder::{XDP_DROP, XDP_PASS, xdp};
 
 fn main() {
     let _ = xdp("moved", |f| {

@@ -38,13 +38,24 @@ impl<'f, K: Kind> Function<'f, K> {
     /// The packet as it lies now.
     #[track_caller]
     pub fn packet(self) -> Packet<'f> {
-        let Operand::Reg(context) = self.context() else { unreachable!("arguments are registers") };
+        let Operand::Reg(context) = self.context() else {
+            unreachable!("arguments are registers")
+        };
         let pointer = |offset| {
             let dst = self.body.fresh(true, u64::MAX);
-            self.body.emit(Op::Load { size: Size::W, dst, base: Base::Reg(context), offset });
+            self.body.emit(Op::Load {
+                size: Size::W,
+                dst,
+                base: Base::Reg(context),
+                offset,
+            });
             dst
         };
-        Packet { body: self.body, data: pointer(K::DATA), end: pointer(K::DATA + 4) }
+        Packet {
+            body: self.body,
+            data: pointer(K::DATA),
+            end: pointer(K::DATA + 4),
+        }
     }
 }
 
@@ -57,13 +68,24 @@ impl<'f> Packet<'f> {
 
     /// An `S` at an offset that is computed, and at most `max`; `or_else` when it isn't or the packet is too short.
     #[track_caller]
-    pub fn view_at<S>(&self, offset: Val<'f, u64>, max: u64, or_else: impl Fn()) -> View<'_, 'f, S> {
+    pub fn view_at<S>(
+        &self,
+        offset: Val<'f, u64>,
+        max: u64,
+        or_else: impl Fn(),
+    ) -> View<'_, 'f, S> {
         self.view_with(offset, max, 0, or_else)
     }
 
     /// An `S` at `offset + plus`, where the offset is computed and at most `max`.
     #[track_caller]
-    pub fn view_with<S>(&self, offset: Val<'f, u64>, max: u64, plus: u64, or_else: impl Fn()) -> View<'_, 'f, S> {
+    pub fn view_with<S>(
+        &self,
+        offset: Val<'f, u64>,
+        max: u64,
+        plus: u64,
+        or_else: impl Fn(),
+    ) -> View<'_, 'f, S> {
         let body = self.body;
         let offset = offset.operand(body);
         if max >= OFFSETS {
@@ -71,10 +93,20 @@ impl<'f> Packet<'f> {
         }
         if body.max(offset) > max {
             let within = Val::<u64>::new(body, offset).le(max);
-            check(body, |passed, failed| within.branch(passed, failed), &or_else);
+            check(
+                body,
+                |passed, failed| within.branch(passed, failed),
+                &or_else,
+            );
         }
         let start = body.fresh(true, u64::MAX);
-        body.emit(Op::Alu { width: Width::W64, op: AluOp::Add, dst: start, a: Operand::Reg(self.data), b: offset });
+        body.emit(Op::Alu {
+            width: Width::W64,
+            op: AluOp::Add,
+            dst: start,
+            a: Operand::Reg(self.data),
+            b: offset,
+        });
         self.prove(start, plus, size_of::<S>() as u64, or_else)
     }
 
@@ -84,16 +116,33 @@ impl<'f> Packet<'f> {
         // The verifier learns no bound from a difference of pointers.
         let dst = self.body.fresh(false, u64::MAX);
         let (a, b) = (Operand::Reg(self.end), Operand::Reg(self.data));
-        self.body.emit(Op::Alu { width: Width::W64, op: AluOp::Sub, dst, a, b });
+        self.body.emit(Op::Alu {
+            width: Width::W64,
+            op: AluOp::Sub,
+            dst,
+            a,
+            b,
+        });
         Val::new(self.body, Operand::Reg(dst))
     }
 
     #[track_caller]
-    fn prove<S>(&self, start: Reg, offset: u64, bytes: u64, or_else: impl FnOnce()) -> View<'_, 'f, S> {
+    fn prove<S>(
+        &self,
+        start: Reg,
+        offset: u64,
+        bytes: u64,
+        or_else: impl FnOnce(),
+    ) -> View<'_, 'f, S> {
         let body = self.body;
         let Some(end) = offset.checked_add(bytes).filter(|end| *end < OFFSETS) else {
-            body.fail(BuildErrorKind::PacketOffset { max: offset.saturating_add(bytes) });
-            return View { ptr: Ptr::new(body, Base::Reg(start), 0), packet: PhantomData };
+            body.fail(BuildErrorKind::PacketOffset {
+                max: offset.saturating_add(bytes),
+            });
+            return View {
+                ptr: Ptr::new(body, Base::Reg(start), 0),
+                packet: PhantomData,
+            };
         };
         let after = body.address(Base::Reg(start), end as i32);
         let (a, b) = (Operand::Reg(after), Operand::Reg(self.end));
@@ -111,7 +160,10 @@ impl<'f> Packet<'f> {
             },
             or_else,
         );
-        View { ptr: Ptr::new(body, Base::Reg(start), offset as i32), packet: PhantomData }
+        View {
+            ptr: Ptr::new(body, Base::Reg(start), offset as i32),
+            packet: PhantomData,
+        }
     }
 }
 
@@ -147,7 +199,10 @@ impl<'p, 'f, S> View<'p, 'f, S> {
     /// A part of it.
     #[track_caller]
     pub fn at<T>(self, field: Field<S, T>) -> View<'p, 'f, T> {
-        View { ptr: self.ptr.at(field), packet: PhantomData }
+        View {
+            ptr: self.ptr.at(field),
+            packet: PhantomData,
+        }
     }
 }
 
@@ -155,8 +210,16 @@ impl<'p, 'f, S> View<'p, 'f, S> {
     /// The same bytes as another type of the same size.
     #[must_use]
     pub fn reinterpret<T>(self) -> View<'p, 'f, T> {
-        const { assert!(size_of::<S>() == size_of::<T>(), "reinterpret keeps the size") };
-        View { ptr: Ptr::new(self.ptr.body, self.ptr.base, self.ptr.offset), packet: PhantomData }
+        const {
+            assert!(
+                size_of::<S>() == size_of::<T>(),
+                "reinterpret keeps the size"
+            )
+        };
+        View {
+            ptr: Ptr::new(self.ptr.body, self.ptr.base, self.ptr.offset),
+            packet: PhantomData,
+        }
     }
 }
 
@@ -164,7 +227,10 @@ impl<'p, 'f, T, const N: usize> View<'p, 'f, [T; N]> {
     /// The element of a constant index.
     #[track_caller]
     pub fn element(self, index: usize) -> View<'p, 'f, T> {
-        View { ptr: self.ptr.element(index), packet: PhantomData }
+        View {
+            ptr: self.ptr.element(index),
+            packet: PhantomData,
+        }
     }
 }
 
@@ -209,10 +275,18 @@ impl<'f> Function<'f, Xdp> {
 impl<'f> Function<'f, Tc> {
     /// Sends a clone out of an interface: `bpf_clone_redirect`. 0 or a negative error.
     #[track_caller]
-    pub fn clone_redirect(self, packet: Packet<'f>, interface: Val<'f, u32>, flags: u64) -> Val<'f, i64> {
+    pub fn clone_redirect(
+        self,
+        packet: Packet<'f>,
+        interface: Val<'f, u32>,
+        flags: u64,
+    ) -> Val<'f, i64> {
         let _ = packet;
-        let arguments =
-            vec![Arg::Value(self.context()), Arg::Value(interface.operand), Arg::Value(Operand::Const(flags))];
+        let arguments = vec![
+            Arg::Value(self.context()),
+            Arg::Value(interface.operand),
+            Arg::Value(Operand::Const(flags)),
+        ];
         Val::new(self.body, Operand::Reg(self.body.helper(13, arguments)))
     }
 

@@ -18,7 +18,12 @@ pub struct Cond<'f> {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Node {
     Known(bool),
-    Compare { width: Width, op: JumpOp, a: Operand, b: Operand },
+    Compare {
+        width: Width,
+        op: JumpOp,
+        a: Operand,
+        b: Operand,
+    },
     And(usize, usize),
     Or(usize, usize),
     Not(usize),
@@ -28,7 +33,10 @@ impl<'f> Cond<'f> {
     fn new(body: &'f Body, node: Node) -> Cond<'f> {
         let nodes = &mut body.state.borrow_mut().conditions;
         nodes.push(node);
-        Cond { body, node: nodes.len() - 1 }
+        Cond {
+            body,
+            node: nodes.len() - 1,
+        }
     }
 
     /// 1 if it holds, else 0.
@@ -49,10 +57,20 @@ impl<'f> Cond<'f> {
     #[track_caller]
     pub(super) fn branch(self, then: BlockId, otherwise: BlockId) {
         let node = self.body.state.borrow().conditions[self.node];
-        let part = |node| Cond { body: self.body, node };
+        let part = |node| Cond {
+            body: self.body,
+            node,
+        };
         match node {
             Node::Known(truth) => self.body.jump(if truth { then } else { otherwise }),
-            Node::Compare { width, op, a, b } => self.body.end(Terminator::Branch { width, op, a, b, then, otherwise }),
+            Node::Compare { width, op, a, b } => self.body.end(Terminator::Branch {
+                width,
+                op,
+                a,
+                b,
+                then,
+                otherwise,
+            }),
             Node::And(left, right) => {
                 let both = self.body.block();
                 part(left).branch(both, otherwise);
@@ -95,7 +113,10 @@ impl<'f, T: Scalar> Val<'f, T> {
     #[track_caller]
     fn compare(self, op: JumpOp, other: impl IntoVal<'f, T>) -> Cond<'f> {
         let other = other.operand(self.body);
-        Cond::new(self.body, comparison::<T>(self.body, op, self.operand, other))
+        Cond::new(
+            self.body,
+            comparison::<T>(self.body, op, self.operand, other),
+        )
     }
 
     /// Equal.
@@ -162,13 +183,24 @@ fn comparison<T: Scalar>(body: &Body, op: JumpOp, a: Operand, b: Operand) -> Nod
     if let (JumpOp::Eq | JumpOp::Ne, Operand::Const(constant)) = (op, b) {
         match body.origin(a) {
             // Swapping the constant is free.
-            Some(Origin::Swapped { src, kind: EndianKind::ToBe, bits })
-                if body.max(Operand::Reg(src)) <= u64::MAX >> (64 - bits) =>
-            {
-                compared = (op, Operand::Reg(src), Operand::Const(constant.swap_bytes() >> (64 - bits)));
+            Some(Origin::Swapped {
+                src,
+                kind: EndianKind::ToBe,
+                bits,
+            }) if body.max(Operand::Reg(src)) <= u64::MAX >> (64 - bits) => {
+                compared = (
+                    op,
+                    Operand::Reg(src),
+                    Operand::Const(constant.swap_bytes() >> (64 - bits)),
+                );
             }
             Some(Origin::Masked { a, b }) if constant == 0 => {
-                let set = Node::Compare { width: fitting::<T>(JumpOp::Set, b), op: JumpOp::Set, a, b };
+                let set = Node::Compare {
+                    width: fitting::<T>(JumpOp::Set, b),
+                    op: JumpOp::Set,
+                    a,
+                    b,
+                };
                 if op == JumpOp::Ne {
                     return set;
                 }
@@ -180,14 +212,23 @@ fn comparison<T: Scalar>(body: &Body, op: JumpOp, a: Operand, b: Operand) -> Nod
         }
     }
     let (op, a, b) = compared;
-    Node::Compare { width: fitting::<T>(op, b), op, a, b }
+    Node::Compare {
+        width: fitting::<T>(op, b),
+        op,
+        a,
+        b,
+    }
 }
 
 /// 64 bits wherever the zero-extended form compares alike, since the verifier then learns 64-bit bounds.
 fn fitting<T: Scalar>(op: JumpOp, b: Operand) -> Width {
     let signed = matches!(op, JumpOp::SGt | JumpOp::SGe | JumpOp::SLt | JumpOp::SLe);
     let narrow_constant = matches!(b, Operand::Const(value) if i32::try_from(value).is_err());
-    if T::BITS < 64 && (signed || narrow_constant) { Width::W32 } else { Width::W64 }
+    if T::BITS < 64 && (signed || narrow_constant) {
+        Width::W32
+    } else {
+        Width::W64
+    }
 }
 
 const fn mirrored(op: JumpOp) -> JumpOp {
@@ -205,7 +246,13 @@ const fn mirrored(op: JumpOp) -> JumpOp {
 }
 
 fn holds<T: Scalar>(op: JumpOp, a: u64, b: u64) -> bool {
-    let signed = |value: u64| if T::BITS == 64 { value.cast_signed() } else { i64::from((value as u32).cast_signed()) };
+    let signed = |value: u64| {
+        if T::BITS == 64 {
+            value.cast_signed()
+        } else {
+            i64::from((value as u32).cast_signed())
+        }
+    };
     match op {
         JumpOp::Eq => a == b,
         JumpOp::Ne => a != b,

@@ -55,14 +55,54 @@ pub(super) enum Callee {
 
 #[derive(Clone, Debug)]
 pub(super) enum Op {
-    Alu { width: Width, op: AluOp, dst: Reg, a: Operand, b: Operand },
-    Copy { dst: Reg, src: Operand },
-    Endian { kind: EndianKind, bits: u8, dst: Reg, src: Reg },
-    Load { size: Size, dst: Reg, base: Base, offset: i32 },
-    Store { size: Size, base: Base, offset: i32, src: Operand },
-    Atomic { size: Size, op: AtomicOp, base: Base, offset: i32, src: Operand, expected: Option<Operand>, dst: Option<Reg> },
-    Address { dst: Reg, base: Base, offset: i32 },
-    Call { callee: Callee, args: Vec<Arg>, dst: Option<Reg> },
+    Alu {
+        width: Width,
+        op: AluOp,
+        dst: Reg,
+        a: Operand,
+        b: Operand,
+    },
+    Copy {
+        dst: Reg,
+        src: Operand,
+    },
+    Endian {
+        kind: EndianKind,
+        bits: u8,
+        dst: Reg,
+        src: Reg,
+    },
+    Load {
+        size: Size,
+        dst: Reg,
+        base: Base,
+        offset: i32,
+    },
+    Store {
+        size: Size,
+        base: Base,
+        offset: i32,
+        src: Operand,
+    },
+    Atomic {
+        size: Size,
+        op: AtomicOp,
+        base: Base,
+        offset: i32,
+        src: Operand,
+        expected: Option<Operand>,
+        dst: Option<Reg>,
+    },
+    Address {
+        dst: Reg,
+        base: Base,
+        offset: i32,
+    },
+    Call {
+        callee: Callee,
+        args: Vec<Arg>,
+        dst: Option<Reg>,
+    },
     /// Marks that ring buffer record `0` is open from here.
     OpenRecord(usize),
     /// Marks that ring buffer record `0` is closed here.
@@ -72,7 +112,14 @@ pub(super) enum Op {
 #[derive(Clone, Debug)]
 pub(super) enum Terminator {
     Jump(BlockId),
-    Branch { width: Width, op: JumpOp, a: Operand, b: Operand, then: BlockId, otherwise: BlockId },
+    Branch {
+        width: Width,
+        op: JumpOp,
+        a: Operand,
+        b: Operand,
+        then: BlockId,
+        otherwise: BlockId,
+    },
     Return(Operand),
 }
 
@@ -100,8 +147,15 @@ pub(super) struct RegInfo {
 /// How a register was computed, where a later operation can use that.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Origin {
-    Swapped { src: Reg, kind: EndianKind, bits: u8 },
-    Masked { a: Operand, b: Operand },
+    Swapped {
+        src: Reg,
+        kind: EndianKind,
+        bits: u8,
+    },
+    Masked {
+        a: Operand,
+        b: Operand,
+    },
 }
 
 /// The state of the function that is being written.
@@ -147,8 +201,13 @@ pub struct Body {
 
 impl Body {
     pub(super) fn new(session: Rc<RefCell<Session>>, is_main: bool, arguments: usize) -> Body {
-        let mut body =
-            Body { state: RefCell::default(), session, is_main, callee_stack: Cell::new(0), arguments: Vec::new() };
+        let mut body = Body {
+            state: RefCell::default(),
+            session,
+            is_main,
+            callee_stack: Cell::new(0),
+            arguments: Vec::new(),
+        };
         for _ in 0..arguments {
             let reg = body.fresh(is_main, u64::MAX);
             body.arguments.push(reg);
@@ -165,12 +224,19 @@ impl Body {
     }
 
     pub(super) fn fail_at(&self, kind: BuildErrorKind, at: At) {
-        self.session.borrow_mut().error.get_or_insert(BuildError { kind, line: at.into() });
+        self.session.borrow_mut().error.get_or_insert(BuildError {
+            kind,
+            line: at.into(),
+        });
     }
 
     pub(super) fn fresh(&self, pointer: bool, max: u64) -> Reg {
         let regs = &mut self.state.borrow_mut().regs;
-        regs.push(RegInfo { pointer, variable: false, max });
+        regs.push(RegInfo {
+            pointer,
+            variable: false,
+            max,
+        });
         Reg::try_from(regs.len() - 1).unwrap_or(Reg::MAX)
     }
 
@@ -206,7 +272,12 @@ impl Body {
 
     pub(super) fn block(&self) -> BlockId {
         let state = &mut *self.state.borrow_mut();
-        state.blocks.push(Block { ops: Vec::new(), end: None, depth: state.depth, cold: state.cold > 0 });
+        state.blocks.push(Block {
+            ops: Vec::new(),
+            end: None,
+            depth: state.depth,
+            cold: state.cold > 0,
+        });
         state.blocks.len() - 1
     }
 
@@ -239,7 +310,12 @@ impl Body {
         match state.current {
             Some(block) => block,
             None => {
-                state.blocks.push(Block { ops: Vec::new(), end: None, depth: state.depth, cold: true });
+                state.blocks.push(Block {
+                    ops: Vec::new(),
+                    end: None,
+                    depth: state.depth,
+                    cold: true,
+                });
                 let block = state.blocks.len() - 1;
                 state.order.push(block);
                 state.current = Some(block);
@@ -291,29 +367,51 @@ impl Body {
     #[track_caller]
     pub(super) fn load(&self, size: Size, base: Base, offset: i32) -> Reg {
         let (base, offset) = self.reachable(base, offset);
-        let max = if size == Size::DW { u64::MAX } else { (1 << (8 * u32::from(size.bytes()))) - 1 };
+        let max = if size == Size::DW {
+            u64::MAX
+        } else {
+            (1 << (8 * u32::from(size.bytes()))) - 1
+        };
         let dst = self.fresh(false, max);
-        self.emit(Op::Load { size, dst, base, offset });
+        self.emit(Op::Load {
+            size,
+            dst,
+            base,
+            offset,
+        });
         dst
     }
 
     #[track_caller]
     pub(super) fn store(&self, size: Size, base: Base, offset: i32, src: Operand) {
         let (base, offset) = self.reachable(base, offset);
-        self.emit(Op::Store { size, base, offset, src });
+        self.emit(Op::Store {
+            size,
+            base,
+            offset,
+            src,
+        });
     }
 
     /// An address whose offset fits an instruction.
     #[track_caller]
     pub(super) fn reachable(&self, base: Base, offset: i32) -> (Base, i32) {
-        if i16::try_from(offset).is_ok() { (base, offset) } else { (Base::Reg(self.address(base, offset)), 0) }
+        if i16::try_from(offset).is_ok() {
+            (base, offset)
+        } else {
+            (Base::Reg(self.address(base, offset)), 0)
+        }
     }
 
     /// Calls a helper; its result, if wanted, has no bound.
     #[track_caller]
     pub(super) fn helper(&self, number: u32, args: Vec<Arg>) -> Reg {
         let dst = self.fresh(false, u64::MAX);
-        self.emit(Op::Call { callee: Callee::Helper(number), args, dst: Some(dst) });
+        self.emit(Op::Call {
+            callee: Callee::Helper(number),
+            args,
+            dst: Some(dst),
+        });
         dst
     }
 
@@ -347,9 +445,16 @@ impl Body {
     #[track_caller]
     pub(super) fn map(&self, def: MapDef) -> usize {
         if !is_name(&def.name) {
-            self.fail(BuildErrorKind::Name { name: def.name.clone() });
+            self.fail(BuildErrorKind::Name {
+                name: def.name.clone(),
+            });
         }
-        let known = self.session.borrow().maps.iter().position(|map| map.name == def.name);
+        let known = self
+            .session
+            .borrow()
+            .maps
+            .iter()
+            .position(|map| map.name == def.name);
         match known {
             Some(number) => {
                 if self.session.borrow().maps[number] != def {
@@ -369,6 +474,8 @@ impl Body {
 /// Whether an object file and the kernel take it as a name.
 pub(super) fn is_name(name: &str) -> bool {
     (1..=15).contains(&name.len())
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
         && !name.as_bytes()[0].is_ascii_digit()
 }

@@ -28,19 +28,34 @@ impl<V> Array<V> {
     /// An array shared by all CPUs.
     #[must_use]
     pub const fn new(name: &'static str, entries: u32) -> Array<V> {
-        Array { name, entries, flags: 0, map_type: MapType::Array, of: PhantomData }
+        Array {
+            name,
+            entries,
+            flags: 0,
+            map_type: MapType::Array,
+            of: PhantomData,
+        }
     }
 
     /// An array of which each CPU has its own.
     #[must_use]
     pub const fn per_cpu(name: &'static str, entries: u32) -> Array<V> {
-        Array { name, entries, flags: 0, map_type: MapType::PerCpuArray, of: PhantomData }
+        Array {
+            name,
+            entries,
+            flags: 0,
+            map_type: MapType::PerCpuArray,
+            of: PhantomData,
+        }
     }
 
     /// The same, such that user space can map it into its memory.
     #[must_use]
     pub const fn mmapable(self) -> Array<V> {
-        Array { flags: self.flags | MMAPABLE, ..self }
+        Array {
+            flags: self.flags | MMAPABLE,
+            ..self
+        }
     }
 
     fn definition(&self) -> MapDef {
@@ -118,7 +133,10 @@ impl ProgArray {
             max_entries: self.entries,
             flags: 0,
         });
-        f.body.helper(12, vec![Arg::Value(f.context()), Arg::Map(map), Arg::Value(index)]);
+        f.body.helper(
+            12,
+            vec![Arg::Value(f.context()), Arg::Map(map), Arg::Value(index)],
+        );
     }
 }
 
@@ -157,13 +175,21 @@ impl RingBuf {
     /// Room for an `R`; `full` when there is none, and must end the program or leave the loop. The record has to be
     /// submitted or discarded on every path.
     #[track_caller]
-    pub fn reserve<'f, R, K: Kind>(&self, f: Function<'f, K>, full: impl FnOnce()) -> Record<'f, R> {
+    pub fn reserve<'f, R, K: Kind>(
+        &self,
+        f: Function<'f, K>,
+        full: impl FnOnce(),
+    ) -> Record<'f, R> {
         let body = f.body;
         if size_of::<R>() as u64 >= u64::from(self.bytes) {
-            body.fail(BuildErrorKind::OutOfRange { index: size_of::<R>() as u64, len: u64::from(self.bytes) });
+            body.fail(BuildErrorKind::OutOfRange {
+                index: size_of::<R>() as u64,
+                len: u64::from(self.bytes),
+            });
         }
         let size = Arg::Value(Operand::Const(size_of::<R>() as u64));
-        let record = body.pointer_helper(131, vec![self.arg(f), size, Arg::Value(Operand::Const(0))]);
+        let record =
+            body.pointer_helper(131, vec![self.arg(f), size, Arg::Value(Operand::Const(0))]);
         non_null(body, record, full);
         let number = {
             let records = &mut body.state.borrow_mut().records;
@@ -171,12 +197,21 @@ impl RingBuf {
             records.len() - 1
         };
         body.emit(Op::OpenRecord(number));
-        Record { ptr: Ptr::new(body, Base::Reg(record), 0), register: record, number }
+        Record {
+            ptr: Ptr::new(body, Base::Reg(record), 0),
+            register: record,
+            number,
+        }
     }
 
     /// Copies `S` into the ring; 0, or a negative error when there is no room.
     #[track_caller]
-    pub fn output<'f, S, K: Kind>(&self, f: Function<'f, K>, data: Ptr<'f, S>, flags: impl IntoVal<'f, u64>) -> Val<'f, i64> {
+    pub fn output<'f, S, K: Kind>(
+        &self,
+        f: Function<'f, K>,
+        data: Ptr<'f, S>,
+        flags: impl IntoVal<'f, u64>,
+    ) -> Val<'f, i64> {
         let flags = flags.operand(f.body);
         let arguments = vec![
             self.arg(f),
@@ -235,6 +270,9 @@ impl<'f, R> Record<'f, R> {
     fn close(self, helper: u32, flags: Operand) {
         let body = self.ptr.body;
         body.emit(Op::CloseRecord(self.number));
-        body.helper(helper, vec![Arg::Value(Operand::Reg(self.register)), Arg::Value(flags)]);
+        body.helper(
+            helper,
+            vec![Arg::Value(Operand::Reg(self.register)), Arg::Value(flags)],
+        );
     }
 }

@@ -26,19 +26,25 @@ pub enum BuildErrorKind {
         bytes: u32,
     },
     /// The kernel keeps 15 bytes of a name, and object files need it to be a C identifier.
-    #[error("`{name}` is not a name: use 1 to 15 ASCII letters, digits and underscores, not a digit first")]
+    #[error(
+        "`{name}` is not a name: use 1 to 15 ASCII letters, digits and underscores, not a digit first"
+    )]
     Name {
         /// The name as given.
         name: String,
     },
     /// Two maps or two subprograms share a name and nothing else.
-    #[error("`{name}` is declared twice with different definitions: rename one, or share one constant")]
+    #[error(
+        "`{name}` is declared twice with different definitions: rename one, or share one constant"
+    )]
     NameConflict {
         /// The name.
         name: String,
     },
     /// An element, a stack offset or a bound lies outside what it indexes.
-    #[error("index {index} is outside of {len} elements: use a smaller constant, or `index` with a run-time check")]
+    #[error(
+        "index {index} is outside of {len} elements: use a smaller constant, or `index` with a run-time check"
+    )]
     OutOfRange {
         /// The index as given.
         index: u64,
@@ -52,7 +58,9 @@ pub enum BuildErrorKind {
         max: u64,
     },
     /// The code for a failed check doesn't leave.
-    #[error("what to do when this check fails must end the program or leave the loop: use `ret`, `break_` or `continue_` in it")]
+    #[error(
+        "what to do when this check fails must end the program or leave the loop: use `ret`, `break_` or `continue_` in it"
+    )]
     FallsThrough,
     /// The verifier wants to see that a loop ends.
     #[error("a loop of {iterations} iterations: between 1 and {max} are provable")]
@@ -62,14 +70,23 @@ pub enum BuildErrorKind {
         /// The most.
         max: u64,
     },
+    /// A subprogram asked for the context or the packet.
+    #[error(
+        "a subprogram has no context: do this in the main function, or pass what is needed as an argument"
+    )]
+    NoContext,
     /// A value that belongs to another function was used.
     #[error("this value belongs to another function: pass it as an argument")]
     ForeignValue,
     /// Execution can reach the end of a subprogram or a block without an answer.
-    #[error("a value is returned from a main function, or an action from a subprogram: use `ret` there and `return_value` here")]
+    #[error(
+        "a value is returned from a main function, or an action from a subprogram: use `ret` there and `return_value` here"
+    )]
     WrongReturn,
     /// A ring buffer record is neither submitted nor discarded on some path.
-    #[error("this record can still be open when the program ends: submit or discard it on every path")]
+    #[error(
+        "this record can still be open when the program ends: submit or discard it on every path"
+    )]
     RecordLeftOpen,
     /// A ring buffer record is submitted or discarded on a path where it isn't open.
     #[error("this record can be closed already here: submit or discard it once on every path")]

@@ -77,7 +77,11 @@ impl<'f, T: Scalar> Var<'f, T> {
     pub(super) fn new(body: &'f Body, init: Operand) -> Var<'f, T> {
         let reg = body.fresh_variable(false, mask::<T>());
         body.copy(reg, init);
-        Var { body, reg, of: PhantomData }
+        Var {
+            body,
+            reg,
+            of: PhantomData,
+        }
     }
 
     /// Its value at this point; a later `set` doesn't change what was read.
@@ -107,18 +111,30 @@ pub(super) const fn mask<T: Scalar>() -> u64 {
 }
 
 const fn width<T: Scalar>() -> Width {
-    if T::BITS == 64 { Width::W64 } else { Width::W32 }
+    if T::BITS == 64 {
+        Width::W64
+    } else {
+        Width::W32
+    }
 }
 
 impl<'f, T: Scalar> Val<'f, T> {
     pub(super) fn new(body: &'f Body, operand: Operand) -> Val<'f, T> {
-        Val { body, operand, of: PhantomData }
+        Val {
+            body,
+            operand,
+            of: PhantomData,
+        }
     }
 
     /// What a load has left in a register: unsigned, as it was in memory.
     #[track_caller]
     pub(super) fn loaded(body: &'f Body, reg: Reg) -> Val<'f, T> {
-        if T::SIGNED && T::BITS < 32 { Val::normal(body, Operand::Reg(reg)) } else { Val::new(body, Operand::Reg(reg)) }
+        if T::SIGNED && T::BITS < 32 {
+            Val::normal(body, Operand::Reg(reg))
+        } else {
+            Val::new(body, Operand::Reg(reg))
+        }
     }
 
     /// The same bits as another type that has the same representation for them.
@@ -138,7 +154,13 @@ impl<'f, T: Scalar> Val<'f, T> {
         } else if T::BITS == 32 {
             zero_extended(body, operand)
         } else {
-            alu(body, Width::W32, AluOp::And, operand, Operand::Const(mask::<T>()))
+            alu(
+                body,
+                Width::W32,
+                AluOp::And,
+                operand,
+                Operand::Const(mask::<T>()),
+            )
         };
         Val::new(body, operand)
     }
@@ -151,7 +173,16 @@ impl<'f, T: Scalar> Val<'f, T> {
 
     #[track_caller]
     fn binary_from(a: T, op: AluOp, b: Val<'f, T>) -> Val<'f, T> {
-        Val::normal(b.body, alu(b.body, width::<T>(), op, Operand::Const(a.register()), b.operand))
+        Val::normal(
+            b.body,
+            alu(
+                b.body,
+                width::<T>(),
+                op,
+                Operand::Const(a.register()),
+                b.operand,
+            ),
+        )
     }
 }
 
@@ -164,20 +195,39 @@ pub(super) fn alu(body: &Body, width: Width, op: AluOp, a: Operand, b: Operand) 
         return Operand::Const(value);
     }
     let (a, b) = match (a, op) {
-        (Operand::Const(_), AluOp::Add | AluOp::Mul | AluOp::And | AluOp::Or | AluOp::Xor) => (b, a),
+        (Operand::Const(_), AluOp::Add | AluOp::Mul | AluOp::And | AluOp::Or | AluOp::Xor) => {
+            (b, a)
+        }
         _ => (a, b),
     };
-    let all = if width == Width::W64 { u64::MAX } else { u64::from(u32::MAX) };
+    let all = if width == Width::W64 {
+        u64::MAX
+    } else {
+        u64::from(u32::MAX)
+    };
     let (mut op, mut b) = (op, b);
     if let Operand::Const(c) = b {
         match (op, c) {
-            (AluOp::Add | AluOp::Sub | AluOp::Or | AluOp::Xor | AluOp::Lsh | AluOp::Rsh | AluOp::Arsh, 0)
+            (
+                AluOp::Add
+                | AluOp::Sub
+                | AluOp::Or
+                | AluOp::Xor
+                | AluOp::Lsh
+                | AluOp::Rsh
+                | AluOp::Arsh,
+                0,
+            )
             | (AluOp::Mul | AluOp::Div, 1)
                 if body.max(a) <= all =>
             {
                 return a;
             }
-            (AluOp::And, _) if body.max(a) <= all && c & covering(body.max(a)) == covering(body.max(a)) => return a,
+            (AluOp::And, _)
+                if body.max(a) <= all && c & covering(body.max(a)) == covering(body.max(a)) =>
+            {
+                return a;
+            }
             (AluOp::And | AluOp::Mul, 0) | (AluOp::Mod, 1) => return Operand::Const(0),
             (AluOp::Mul, c) if c.is_power_of_two() => {
                 (op, b) = (AluOp::Lsh, Operand::Const(u64::from(c.trailing_zeros())));
@@ -188,19 +238,30 @@ pub(super) fn alu(body: &Body, width: Width, op: AluOp, a: Operand, b: Operand) 
             (AluOp::Mod, c) if c.is_power_of_two() => (op, b) = (AluOp::And, Operand::Const(c - 1)),
             (AluOp::Div | AluOp::Mod, 0) => body.fail(BuildErrorKind::DivideByZero),
             (AluOp::Lsh | AluOp::Rsh | AluOp::Arsh, by) if by >= u64::from(all.count_ones()) => {
-                body.fail(BuildErrorKind::Shift { by, bits: all.count_ones() });
+                body.fail(BuildErrorKind::Shift {
+                    by,
+                    bits: all.count_ones(),
+                });
             }
             _ => {}
         }
     }
     let (max_a, max_b) = (body.max(a), body.max(b));
     let max = match (op, b) {
-        (AluOp::Add, _) => max_a.checked_add(max_b).filter(|max| *max <= all).unwrap_or(all),
-        (AluOp::Mul, _) => max_a.checked_mul(max_b).filter(|max| *max <= all).unwrap_or(all),
+        (AluOp::Add, _) => max_a
+            .checked_add(max_b)
+            .filter(|max| *max <= all)
+            .unwrap_or(all),
+        (AluOp::Mul, _) => max_a
+            .checked_mul(max_b)
+            .filter(|max| *max <= all)
+            .unwrap_or(all),
         (AluOp::And, _) => max_a.min(max_b),
         (AluOp::Or | AluOp::Xor, _) => covering(max_a | max_b),
         (AluOp::Rsh, Operand::Const(by)) => (max_a & all) >> (by & 63),
-        (AluOp::Lsh, Operand::Const(by)) if max_a.leading_zeros() >= (by & 63) as u32 => max_a << (by & 63),
+        (AluOp::Lsh, Operand::Const(by)) if max_a.leading_zeros() >= (by & 63) as u32 => {
+            max_a << (by & 63)
+        }
         (AluOp::Div, _) => max_a,
         (AluOp::Mod, Operand::Const(c)) if c > 0 => max_a.min(c - 1),
         _ => all,
@@ -208,21 +269,38 @@ pub(super) fn alu(body: &Body, width: Width, op: AluOp, a: Operand, b: Operand) 
     .min(all);
     let dst = body.fresh(false, max);
     if op == AluOp::And && body.is_fixed(a) {
-        body.state.borrow_mut().origins.insert(dst, Origin::Masked { a, b });
+        body.state
+            .borrow_mut()
+            .origins
+            .insert(dst, Origin::Masked { a, b });
     }
-    body.emit(Op::Alu { width, op, dst, a, b });
+    body.emit(Op::Alu {
+        width,
+        op,
+        dst,
+        a,
+        b,
+    });
     Operand::Reg(dst)
 }
 
 /// All ones up to the highest bit of `max`.
 const fn covering(max: u64) -> u64 {
-    if max == 0 { 0 } else { u64::MAX >> max.leading_zeros() }
+    if max == 0 {
+        0
+    } else {
+        u64::MAX >> max.leading_zeros()
+    }
 }
 
 fn fold(width: Width, op: AluOp, a: u64, b: u64) -> Option<u64> {
     let bits = if width == Width::W64 { 64 } else { 32 };
     let by = u32::try_from(b).ok().filter(|by| *by < bits);
-    let (a, b) = if bits == 32 { (a & u64::from(u32::MAX), b & u64::from(u32::MAX)) } else { (a, b) };
+    let (a, b) = if bits == 32 {
+        (a & u64::from(u32::MAX), b & u64::from(u32::MAX))
+    } else {
+        (a, b)
+    };
     let value = match op {
         AluOp::Add => a.wrapping_add(b),
         AluOp::Sub => a.wrapping_sub(b),
@@ -238,7 +316,11 @@ fn fold(width: Width, op: AluOp, a: u64, b: u64) -> Option<u64> {
         AluOp::Arsh => ((a << 32).cast_signed() >> by? >> 32).cast_unsigned(),
         AluOp::Mov | AluOp::SDiv | AluOp::SMod => return None,
     };
-    Some(if bits == 32 { value & u64::from(u32::MAX) } else { value })
+    Some(if bits == 32 {
+        value & u64::from(u32::MAX)
+    } else {
+        value
+    })
 }
 
 /// The lower half, zero-extended.
@@ -248,7 +330,13 @@ fn zero_extended(body: &Body, operand: Operand) -> Operand {
         return Operand::Const(value & u64::from(u32::MAX));
     }
     let dst = body.fresh(false, u64::from(u32::MAX));
-    body.emit(Op::Alu { width: Width::W32, op: AluOp::Mov, dst, a: operand, b: operand });
+    body.emit(Op::Alu {
+        width: Width::W32,
+        op: AluOp::Mov,
+        dst,
+        a: operand,
+        b: operand,
+    });
     Operand::Reg(dst)
 }
 
@@ -296,7 +384,10 @@ impl<'f, T: Scalar> Not for Val<'f, T> {
     #[track_caller]
     fn not(self) -> Val<'f, T> {
         let ones = Operand::Const(mask::<T>());
-        Val::normal(self.body, alu(self.body, width::<T>(), AluOp::Xor, self.operand, ones))
+        Val::normal(
+            self.body,
+            alu(self.body, width::<T>(), AluOp::Xor, self.operand, ones),
+        )
     }
 }
 
@@ -344,8 +435,20 @@ impl<'f, T: Unsigned> Val<'f, T> {
             return self;
         }
         let (body, width) = (self.body, width::<T>());
-        let low = alu(body, width, AluOp::Rsh, self.operand, Operand::Const(u64::from(T::BITS - by)));
-        let high = alu(body, width, AluOp::Lsh, self.operand, Operand::Const(u64::from(by)));
+        let low = alu(
+            body,
+            width,
+            AluOp::Rsh,
+            self.operand,
+            Operand::Const(u64::from(T::BITS - by)),
+        );
+        let high = alu(
+            body,
+            width,
+            AluOp::Lsh,
+            self.operand,
+            Operand::Const(u64::from(by)),
+        );
         Val::normal(body, alu(body, width, AluOp::Or, high, low))
     }
 
@@ -371,7 +474,11 @@ fn swapped(body: &Body, operand: Operand, bits: u32) -> Operand {
         Operand::Const(value) => Operand::Const(value.swap_bytes() >> (64 - bits)),
         Operand::Reg(src) => {
             // A swap of a swap is what was there before.
-            if let Some(Origin::Swapped { src, bits: before, kind: EndianKind::ToBe }) = body.origin(operand)
+            if let Some(Origin::Swapped {
+                src,
+                bits: before,
+                kind: EndianKind::ToBe,
+            }) = body.origin(operand)
                 && u32::from(before) == bits
                 && body.max(Operand::Reg(src)) <= covering_bits(bits)
             {
@@ -380,9 +487,17 @@ fn swapped(body: &Body, operand: Operand, bits: u32) -> Operand {
             let dst = body.fresh(false, covering_bits(bits));
             let (kind, bits) = (EndianKind::ToBe, bits as u8);
             if body.is_fixed(operand) {
-                body.state.borrow_mut().origins.insert(dst, Origin::Swapped { src, kind, bits });
+                body.state
+                    .borrow_mut()
+                    .origins
+                    .insert(dst, Origin::Swapped { src, kind, bits });
             }
-            body.emit(Op::Endian { kind, bits, dst, src });
+            body.emit(Op::Endian {
+                kind,
+                bits,
+                dst,
+                src,
+            });
             Operand::Reg(dst)
         }
     }

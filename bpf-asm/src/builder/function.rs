@@ -89,10 +89,13 @@ pub fn classifier(name: &str, write: impl FnOnce(Function<'_, Tc>)) -> Result<Pr
     program(name, write)
 }
 
-fn program<K: Kind>(name: &str, write: impl FnOnce(Function<'_, K>)) -> Result<Program, BuildError> {
+fn program<K: Kind>(
+    name: &str,
+    write: impl FnOnce(Function<'_, K>),
+) -> Result<Program, BuildError> {
     let session = std::rc::Rc::default();
     let body = Body::new(std::rc::Rc::clone(&session), true, 1);
-    write(Function { body: &body, kind: PhantomData });
+    write(Function::of(&body));
     if let Some(error) = session.borrow_mut().error.take() {
         return Err(error);
     }
@@ -102,11 +105,27 @@ fn program<K: Kind>(name: &str, write: impl FnOnce(Function<'_, K>)) -> Result<P
     }
     drop(body);
     let session = std::mem::take(&mut *session.borrow_mut());
-    Ok(Program { kind: K::KIND, main, subprograms: session.subprograms, maps: session.maps })
+    Ok(Program {
+        kind: K::KIND,
+        main,
+        subprograms: session.subprograms,
+        maps: session.maps,
+    })
 }
 
 impl<'f, K: Kind> Function<'f, K> {
+    pub(super) fn of(body: &'f Body) -> Function<'f, K> {
+        Function {
+            body,
+            kind: PhantomData,
+        }
+    }
+
+    #[track_caller]
     pub(super) fn context(self) -> Operand {
+        if !self.body.is_main {
+            self.body.fail(BuildErrorKind::NoContext);
+        }
         Operand::Reg(self.body.arguments[0])
     }
 
@@ -134,6 +153,9 @@ impl<'f, K: Kind> Function<'f, K> {
     #[track_caller]
     pub fn ret(self, action: impl IntoVal<'f, u32>) {
         let action = action.operand(self.body);
+        if !self.body.is_main {
+            self.body.fail(BuildErrorKind::WrongReturn);
+        }
         self.body.end(Terminator::Return(action));
     }
 
@@ -194,7 +216,10 @@ impl<'f, K: Kind> Function<'f, K> {
         const MOST: u64 = 1 << 20;
         let body = self.body;
         if iterations == 0 || iterations > MOST {
-            body.fail(BuildErrorKind::LoopBound { iterations, max: MOST });
+            body.fail(BuildErrorKind::LoopBound {
+                iterations,
+                max: MOST,
+            });
             return;
         }
         let counter = self.var(0u64);
@@ -240,7 +265,10 @@ impl<'f, K: Kind> Function<'f, K> {
     /// A helper by its number (`enum bpf_func_id`): for what has no method here. The first error-prone door out of the types.
     #[track_caller]
     pub fn call_helper(self, number: u32, arguments: &[Val<'f, u64>]) -> Val<'f, u64> {
-        let arguments = arguments.iter().map(|argument| Arg::Value(argument.operand)).collect();
+        let arguments = arguments
+            .iter()
+            .map(|argument| Arg::Value(argument.operand))
+            .collect();
         Val::new(self.body, Operand::Reg(self.body.helper(number, arguments)))
     }
 

@@ -159,12 +159,18 @@ impl<S, T> Field<S, T> {
     /// For [`field!`](crate::field), which states the path twice so that type and offset agree.
     #[doc(hidden)]
     pub const fn new(offset: usize, _path: fn(S) -> T) -> Field<S, T> {
-        Field { offset, types: PhantomData }
+        Field {
+            offset,
+            types: PhantomData,
+        }
     }
 
     /// The whole as a part of itself.
     pub(super) const fn whole() -> Field<S, T> {
-        Field { offset: 0, types: PhantomData }
+        Field {
+            offset: 0,
+            types: PhantomData,
+        }
     }
 
     /// Bytes from the start of `S`.
@@ -174,7 +180,10 @@ impl<S, T> Field<S, T> {
 
     /// A part of this part.
     pub const fn then<U>(self, inner: Field<T, U>) -> Field<S, U> {
-        Field { offset: self.offset + inner.offset, types: PhantomData }
+        Field {
+            offset: self.offset + inner.offset,
+            types: PhantomData,
+        }
     }
 }
 
@@ -182,6 +191,6 @@ impl<S, T> Field<S, T> {
 #[macro_export]
 macro_rules! field {
     ($struct:ty, $($path:tt).+) => {
-        $crate::typed::Field::new(::core::mem::offset_of!($struct, $($path).+), |whole: $struct| whole.$($path).+)
+        $crate::builder::Field::new(::core::mem::offset_of!($struct, $($path).+), |whole: $struct| whole.$($path).+)
     };
 }

@@ -36,15 +36,26 @@ pub(super) fn size<T: Cell>() -> Size {
 
 impl<'f, S> Ptr<'f, S> {
     pub(super) fn new(body: &'f Body, base: Base, offset: i32) -> Ptr<'f, S> {
-        Ptr { body, base, offset, of: PhantomData }
+        Ptr {
+            body,
+            base,
+            offset,
+            of: PhantomData,
+        }
     }
 
     #[track_caller]
     fn offset<T>(self, field: Field<S, T>) -> i32 {
-        match i32::try_from(field.offset()).ok().and_then(|offset| offset.checked_add(self.offset)) {
+        match i32::try_from(field.offset())
+            .ok()
+            .and_then(|offset| offset.checked_add(self.offset))
+        {
             Some(offset) => offset,
             None => {
-                self.body.fail(BuildErrorKind::OutOfRange { index: field.offset() as u64, len: i32::MAX as u64 });
+                self.body.fail(BuildErrorKind::OutOfRange {
+                    index: field.offset() as u64,
+                    len: i32::MAX as u64,
+                });
                 0
             }
         }
@@ -67,12 +78,17 @@ impl<'f, S> Ptr<'f, S> {
     #[track_caller]
     pub fn store<T: Cell>(self, field: Field<S, T>, value: impl IntoVal<'f, T::Value>) {
         let value = value.operand(self.body);
-        self.body.store(size::<T>(), self.base, self.offset(field), value);
+        self.body
+            .store(size::<T>(), self.base, self.offset(field), value);
     }
 
     /// Adds to a 32- or 64-bit field atomically; what was there before. Fully ordered.
     #[track_caller]
-    pub fn fetch_add<T: Cell>(self, field: Field<S, T>, value: impl IntoVal<'f, T::Value>) -> Val<'f, T::Value>
+    pub fn fetch_add<T: Cell>(
+        self,
+        field: Field<S, T>,
+        value: impl IntoVal<'f, T::Value>,
+    ) -> Val<'f, T::Value>
     where
         T::Value: Int,
     {
@@ -88,7 +104,15 @@ impl<'f, S> Ptr<'f, S> {
     {
         let src = value.operand(self.body);
         let (base, offset) = self.body.reachable(self.base, self.offset(field));
-        self.body.emit(Op::Atomic { size: size::<T>(), op: AtomicOp::Add, base, offset, src, expected: None, dst: None });
+        self.body.emit(Op::Atomic {
+            size: size::<T>(),
+            op: AtomicOp::Add,
+            base,
+            offset,
+            src,
+            expected: None,
+            dst: None,
+        });
     }
 
     /// Writes `new` if `expected` is there, atomically; what was there before. Fully ordered.
@@ -103,16 +127,39 @@ impl<'f, S> Ptr<'f, S> {
         T::Value: Int,
     {
         let (expected, new) = (expected.operand(self.body), new.operand(self.body));
-        self.atomic::<T>(AtomicOp::CompareExchange, self.offset(field), new, Some(expected))
+        self.atomic::<T>(
+            AtomicOp::CompareExchange,
+            self.offset(field),
+            new,
+            Some(expected),
+        )
     }
 
     #[track_caller]
-    fn atomic<T: Cell>(self, op: AtomicOp, offset: i32, src: Operand, expected: Option<Operand>) -> Val<'f, T::Value> {
+    fn atomic<T: Cell>(
+        self,
+        op: AtomicOp,
+        offset: i32,
+        src: Operand,
+        expected: Option<Operand>,
+    ) -> Val<'f, T::Value> {
         let size = size::<T>();
         let (base, offset) = self.body.reachable(self.base, offset);
-        let max = if size == Size::DW { u64::MAX } else { u64::from(u32::MAX) };
+        let max = if size == Size::DW {
+            u64::MAX
+        } else {
+            u64::from(u32::MAX)
+        };
         let dst = self.body.fresh(false, max);
-        self.body.emit(Op::Atomic { size, op, base, offset, src, expected, dst: Some(dst) });
+        self.body.emit(Op::Atomic {
+            size,
+            op,
+            base,
+            offset,
+            src,
+            expected,
+            dst: Some(dst),
+        });
         Val::new(self.body, Operand::Reg(dst))
     }
 }
@@ -149,16 +196,28 @@ impl<'f, T, const N: usize> Ptr<'f, [T; N]> {
     #[track_caller]
     pub fn element(self, index: usize) -> Ptr<'f, T> {
         if index >= N {
-            self.body.fail(BuildErrorKind::OutOfRange { index: index as u64, len: N as u64 });
+            self.body.fail(BuildErrorKind::OutOfRange {
+                index: index as u64,
+                len: N as u64,
+            });
             return Ptr::new(self.body, self.base, self.offset);
         }
-        Ptr::new(self.body, self.base, self.offset + (index * size_of::<T>()) as i32)
+        Ptr::new(
+            self.body,
+            self.base,
+            self.offset + (index * size_of::<T>()) as i32,
+        )
     }
 
     /// The element of an index taken modulo `N`, which must be a power of two.
     #[track_caller]
     pub fn index_masked(self, index: Val<'f, u64>) -> Ptr<'f, T> {
-        const { assert!(N.is_power_of_two(), "index_masked needs a power of two; use index") };
+        const {
+            assert!(
+                N.is_power_of_two(),
+                "index_masked needs a power of two; use index"
+            )
+        };
         self.displaced(index & (N as u64 - 1))
     }
 
@@ -180,10 +239,22 @@ impl<'f, T, const N: usize> Ptr<'f, [T; N]> {
 
     #[track_caller]
     fn displaced(self, index: Val<'f, u64>) -> Ptr<'f, T> {
-        let by = alu(self.body, Width::W64, AluOp::Mul, index.operand, Operand::Const(size_of::<T>() as u64));
+        let by = alu(
+            self.body,
+            Width::W64,
+            AluOp::Mul,
+            index.operand,
+            Operand::Const(size_of::<T>() as u64),
+        );
         let start = self.body.address(self.base, self.offset);
         let dst = self.body.fresh(true, u64::MAX);
-        self.body.emit(Op::Alu { width: Width::W64, op: AluOp::Add, dst, a: Operand::Reg(start), b: by });
+        self.body.emit(Op::Alu {
+            width: Width::W64,
+            op: AluOp::Add,
+            dst,
+            a: Operand::Reg(start),
+            b: by,
+        });
         Ptr::new(self.body, Base::Reg(dst), 0)
     }
 }

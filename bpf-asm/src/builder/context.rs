@@ -26,8 +26,13 @@ pub const TC_ACT_UNSPEC: u32 = u32::MAX;
 impl<'f, K: Kind> Function<'f, K> {
     #[track_caller]
     fn context_word(self, offset: i32) -> Val<'f, u32> {
-        let Operand::Reg(context) = self.context() else { unreachable!("arguments are registers") };
-        Val::new(self.body, Operand::Reg(self.body.load(Size::W, Base::Reg(context), offset)))
+        let Operand::Reg(context) = self.context() else {
+            unreachable!("arguments are registers")
+        };
+        Val::new(
+            self.body,
+            Operand::Reg(self.body.load(Size::W, Base::Reg(context), offset)),
+        )
     }
 }
 
@@ -82,7 +87,9 @@ impl<'f> Function<'f, Tc> {
     /// Sets `mark`.
     #[track_caller]
     pub fn set_mark(self, mark: impl IntoVal<'f, u32>) {
-        let Operand::Reg(context) = self.context() else { unreachable!("arguments are registers") };
+        let Operand::Reg(context) = self.context() else {
+            unreachable!("arguments are registers")
+        };
         let mark = mark.operand(self.body);
         self.body.store(Size::W, Base::Reg(context), 8, mark);
     }

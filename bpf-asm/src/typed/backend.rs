@@ -1,1 +1,0 @@
-//! From the intermediate form to instructions.
