@@ -5,7 +5,10 @@ use std::io;
 use aya::maps::{Map, MapData, PerCpuArray, ProgramArray, RingBuf};
 use aya::programs::links::FdLink;
 use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions};
-use aya::programs::{LinkOrder, Program, ProgramError, TestRun, TestRunOptions, SchedClassifier, TcAttachType, Xdp, XdpMode, tc};
+use aya::programs::{
+    LinkOrder, Program, ProgramError, SchedClassifier, TcAttachType, TestRun, TestRunOptions, Xdp,
+    XdpMode, tc,
+};
 use aya::{Ebpf, EbpfError};
 use electrode_fastpath::counters::Counters;
 use electrode_fastpath::programs::{self, PROGRAM_PREPARE, PROGRAM_PREPARE_OK};
@@ -26,10 +29,14 @@ pub enum AttachError {
     #[error("the programs can't be built: {0}")]
     Build(String),
     /// No rights.
-    #[error("loading the programs needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (or root), and a kernel that allows bpf(): {0}")]
+    #[error(
+        "loading the programs needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (or root), and a kernel that allows bpf(): {0}"
+    )]
     Permission(String),
     /// The kernel doesn't take a program.
-    #[error("program {program}: the kernel refuses it (Linux 5.15 or later is needed; `electrode doctor` tells what is missing): {reason}")]
+    #[error(
+        "program {program}: the kernel refuses it (Linux 5.15 or later is needed; `electrode doctor` tells what is missing): {reason}"
+    )]
     Load {
         /// Which.
         program: &'static str,
@@ -43,10 +50,14 @@ pub enum AttachError {
     #[error("can't ask the kernel for routes and neighbours: {0}")]
     Neighbours(#[source] io::Error),
     /// Another XDP program has the interface.
-    #[error("interface {0} has another XDP program; `ip link set dev {0} xdp off` or `bpftool net detach xdp dev {0}` removes it")]
+    #[error(
+        "interface {0} has another XDP program; `ip link set dev {0} xdp off` or `bpftool net detach xdp dev {0}` removes it"
+    )]
     Occupied(String),
     /// The driver has no native XDP.
-    #[error("interface {interface}: its driver has no native XDP ({reason}); allow generic XDP, or go without prepare and prepare_ok")]
+    #[error(
+        "interface {interface}: its driver has no native XDP ({reason}); allow generic XDP, or go without prepare and prepare_ok"
+    )]
     NoNativeXdp {
         /// Which.
         interface: String,
@@ -54,7 +65,9 @@ pub enum AttachError {
         reason: String,
     },
     /// The attachment would outlive this process.
-    #[error("interface {0}: the kernel has no XDP links, so a program would outlive this process; `ip link set dev {0} xdp off`, and use Linux 5.15 or later")]
+    #[error(
+        "interface {0}: the kernel has no XDP links, so a program would outlive this process; `ip link set dev {0} xdp off`, and use Linux 5.15 or later"
+    )]
     NoLink(String),
     /// TC refuses.
     #[error("interface {interface}: TC egress refuses the program: {reason}")]
@@ -100,9 +113,16 @@ impl Loaded {
         };
         if programs.broadcast {
             let program = classifier(&mut ebpf)?;
-            program.load().map_err(|error| refused("broadcast", &error))?;
+            program
+                .load()
+                .map_err(|error| refused("broadcast", &error))?;
         }
-        Ok(Loaded { ebpf, _jumps: jumps, _xdp: None, _tc: None })
+        Ok(Loaded {
+            ebpf,
+            _jumps: jumps,
+            _xdp: None,
+            _tc: None,
+        })
     }
 
     /// Maps the shared memory.
@@ -111,22 +131,37 @@ impl Loaded {
             Some(Map::Array(data) | Map::RingBuf(data)) => Ok(data.fd()),
             _ => Err(AttachError::Maps(format!("no map {name}"))),
         };
-        Maps::map(array("shared")?, array("slots")?, array("heard")?, array("targets")?, array("ring")?)
-            .map_err(|error| AttachError::Maps(error.to_string()))
+        Maps::map(
+            array("shared")?,
+            array("slots")?,
+            array("heard")?,
+            array("targets")?,
+            array("ring")?,
+        )
+        .map_err(|error| AttachError::Maps(error.to_string()))
     }
 
     pub(crate) fn ring(&mut self) -> Result<RingBuf<MapData>, AttachError> {
         RingBuf::try_from(take(&mut self.ebpf, "ring")?).map_err(from_map)
     }
 
-    pub(crate) fn counters(&mut self) -> Result<PerCpuArray<MapData, [u64; Counters::LEN]>, AttachError> {
+    pub(crate) fn counters(
+        &mut self,
+    ) -> Result<PerCpuArray<MapData, [u64; Counters::LEN]>, AttachError> {
         PerCpuArray::try_from(take(&mut self.ebpf, "counters")?).map_err(from_map)
     }
 
     /// Attaches what was loaded. The maps must hold what the programs expect.
-    pub(crate) fn attach(&mut self, options: &Options, interface: u32) -> Result<Attachment, AttachError> {
-        let mut attachment =
-            Attachment { interface: options.interface.clone(), xdp: Hook::Off, tc: Hook::Off };
+    pub(crate) fn attach(
+        &mut self,
+        options: &Options,
+        interface: u32,
+    ) -> Result<Attachment, AttachError> {
+        let mut attachment = Attachment {
+            interface: options.interface.clone(),
+            xdp: Hook::Off,
+            tc: Hook::Off,
+        };
         if options.programs.prepare || options.programs.prepare_ok {
             let (link, hook) = self.attach_xdp(options, interface)?;
             self._xdp = Some(link);
@@ -143,18 +178,31 @@ impl Loaded {
     /// BPF_PROG_TEST_RUN: the verdict and the frame afterwards.
     pub(crate) fn run(&self, name: &str, frame: &[u8]) -> io::Result<(u32, Vec<u8>)> {
         let mut out = vec![0; frame.len() + 512];
-        let options = TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..TestRunOptions::default() };
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            ..TestRunOptions::default()
+        };
         let result = match self.ebpf.program(name) {
             Some(Program::Xdp(program)) => program.test_run(options),
             Some(Program::SchedClassifier(program)) => program.test_run(options),
-            _ => return Err(io::Error::new(io::ErrorKind::NotFound, format!("no program {name}"))),
+            _ => {
+                return Err(io::Error::new(
+                    io::ErrorKind::NotFound,
+                    format!("no program {name}"),
+                ));
+            }
         }
         .map_err(|error| io::Error::other(chain(&error)))?;
         out.truncate(result.data_size_out as usize);
         Ok((result.return_value, out))
     }
 
-    fn attach_xdp(&mut self, options: &Options, interface: u32) -> Result<(FdLink, Hook), AttachError> {
+    fn attach_xdp(
+        &mut self,
+        options: &Options,
+        interface: u32,
+    ) -> Result<(FdLink, Hook), AttachError> {
         let name = || options.interface.clone();
         let program = xdp(&mut self.ebpf, "dispatch")?;
         let (id, hook) = match program.attach_to_if_index(interface, XdpMode::Driver) {
@@ -166,22 +214,36 @@ impl Loaded {
                     Ok(id) => (id, Hook::Generic),
                     Err(error) if is_occupied(&error) => return Err(AttachError::Occupied(name())),
                     Err(error) => {
-                        return Err(AttachError::NoNativeXdp { interface: name(), reason: chain(&error) });
+                        return Err(AttachError::NoNativeXdp {
+                            interface: name(),
+                            reason: chain(&error),
+                        });
                     }
                 }
             }
-            Err(error) => return Err(AttachError::NoNativeXdp { interface: name(), reason: chain(&error) }),
+            Err(error) => {
+                return Err(AttachError::NoNativeXdp {
+                    interface: name(),
+                    reason: chain(&error),
+                });
+            }
         };
         let link = program
             .take_link(id)
-            .map_err(|error| AttachError::NoNativeXdp { interface: name(), reason: chain(&error) })?;
+            .map_err(|error| AttachError::NoNativeXdp {
+                interface: name(),
+                reason: chain(&error),
+            })?;
         // aya falls back to an attachment by netlink without a word; that one would survive us.
         let link = FdLink::try_from(link).map_err(|_| AttachError::NoLink(name()))?;
         Ok((link, hook))
     }
 
     fn attach_tc(&mut self, interface: &str) -> Result<(SchedClassifierLink, Hook), AttachError> {
-        let refused = |reason: String| AttachError::Tc { interface: interface.to_owned(), reason };
+        let refused = |reason: String| AttachError::Tc {
+            interface: interface.to_owned(),
+            reason,
+        };
         let program = classifier(&mut self.ebpf)?;
         let order = TcAttachOptions::TcxOrder(LinkOrder::default());
         let (id, hook) = match program.attach_with_options(interface, TcAttachType::Egress, order) {
@@ -194,53 +256,81 @@ impl Loaded {
                     Err(error) => return Err(refused(chain(&error))),
                 }
                 // What a killed process left there is harmless (its maps say "fenced" to nobody), but it would make copies.
-                if let Err(error) = tc::qdisc_detach_program(interface, TcAttachType::Egress, "broadcast")
+                if let Err(error) =
+                    tc::qdisc_detach_program(interface, TcAttachType::Egress, "broadcast")
                     && !is(&error, nix::errno::Errno::ENOENT)
                 {
-                    return Err(refused(format!("a filter left by an earlier process can't be removed: {error}")));
+                    return Err(refused(format!(
+                        "a filter left by an earlier process can't be removed: {error}"
+                    )));
                 }
-                let options = TcAttachOptions::Netlink(NlOptions { priority: TC_PRIORITY, ..NlOptions::default() });
+                let options = TcAttachOptions::Netlink(NlOptions {
+                    priority: TC_PRIORITY,
+                    ..NlOptions::default()
+                });
                 let id = program
                     .attach_with_options(interface, TcAttachType::Egress, options)
                     .map_err(|error| refused(chain(&error)))?;
                 (id, Hook::Clsact)
             }
         };
-        let link = program.take_link(id).map_err(|error| refused(chain(&error)))?;
+        let link = program
+            .take_link(id)
+            .map_err(|error| refused(chain(&error)))?;
         Ok((link, hook))
     }
 }
 
 fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map, AttachError> {
-    ebpf.take_map(name).ok_or_else(|| AttachError::Maps(format!("no map {name}")))
+    ebpf.take_map(name)
+        .ok_or_else(|| AttachError::Maps(format!("no map {name}")))
 }
 
 fn xdp<'e>(ebpf: &'e mut Ebpf, name: &'static str) -> Result<&'e mut Xdp, AttachError> {
-    let program = ebpf.program_mut(name).ok_or_else(|| AttachError::Build(format!("no program {name}")))?;
+    let program = ebpf
+        .program_mut(name)
+        .ok_or_else(|| AttachError::Build(format!("no program {name}")))?;
     program.try_into().map_err(|error| refused(name, &error))
 }
 
 fn classifier(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, AttachError> {
-    let program = ebpf.program_mut("broadcast").ok_or_else(|| AttachError::Build("no program broadcast".into()))?;
-    program.try_into().map_err(|error| refused("broadcast", &error))
+    let program = ebpf
+        .program_mut("broadcast")
+        .ok_or_else(|| AttachError::Build("no program broadcast".into()))?;
+    program
+        .try_into()
+        .map_err(|error| refused("broadcast", &error))
 }
 
 fn load_xdp(ebpf: &mut Ebpf, name: &'static str) -> Result<(), AttachError> {
-    xdp(ebpf, name)?.load().map_err(|error| refused(name, &error))
+    xdp(ebpf, name)?
+        .load()
+        .map_err(|error| refused(name, &error))
 }
 
 fn refused(program: &'static str, error: &ProgramError) -> AttachError {
     match error {
-        ProgramError::LoadError { io_error, verifier_log } => {
-            if io_error.kind() == io::ErrorKind::PermissionDenied && verifier_log.to_string().trim().is_empty() {
+        ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } => {
+            if io_error.kind() == io::ErrorKind::PermissionDenied
+                && verifier_log.to_string().trim().is_empty()
+            {
                 return AttachError::Permission(io_error.to_string());
             }
             let log = verifier_log.to_string();
             let lines: Vec<&str> = log.lines().collect();
             let tail = lines[lines.len().saturating_sub(20)..].join("\n  ");
-            AttachError::Load { program, reason: format!("{io_error}; the verifier's last lines:\n  {tail}") }
+            AttachError::Load {
+                program,
+                reason: format!("{io_error}; the verifier's last lines:\n  {tail}"),
+            }
         }
-        other => AttachError::Load { program, reason: chain(other) },
+        other => AttachError::Load {
+            program,
+            reason: chain(other),
+        },
     }
 }
 

@@ -13,9 +13,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use aya::maps::{MapData, PerCpuArray, RingBuf};
-use electrode_fastpath::abi::{
-    PEERS, Peer, RECORD_NOTICE, RecordHeader, TARGET_RESOLVED, Target,
-};
+use electrode_fastpath::abi::{PEERS, Peer, RECORD_NOTICE, RecordHeader, TARGET_RESOLVED, Target};
 use electrode_fastpath::counters::Counters;
 use electrode_fastpath::host::{Host, Identity, Memory};
 use electrode_vr::{GroupId, OpNumber, ReplicaId, Time, View};
@@ -105,7 +103,11 @@ pub fn peer(address: SocketAddr) -> Peer {
         }
     };
     let word = |at: usize| u64::from_ne_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
-    Peer { address: [word(0), word(8)], port: u32::from(address.port().to_be()), family }
+    Peer {
+        address: [word(0), word(8)],
+        port: u32::from(address.port().to_be()),
+        family,
+    }
 }
 
 /// The attached fast path of one replica. Everything is detached when it is dropped or the process dies.
@@ -157,15 +159,22 @@ impl Dataplane {
             store: options.programs.prepare,
             count: options.programs.prepare_ok,
         };
-        let neighbours = Neighbours::new(interface, options.replicas.iter().map(SocketAddr::ip).collect())
-            .map_err(AttachError::Neighbours)?;
+        let neighbours = Neighbours::new(
+            interface,
+            options.replicas.iter().map(SocketAddr::ip).collect(),
+        )
+        .map_err(AttachError::Neighbours)?;
         let ring = loaded.ring()?;
         let counters = loaded.counters()?;
         let host = Host::new(maps, identity);
         let attachment = if attach {
             loaded.attach(options, interface)?
         } else {
-            Attachment { interface: options.interface.clone(), xdp: Hook::Off, tc: Hook::Off }
+            Attachment {
+                interface: options.interface.clone(),
+                xdp: Hook::Off,
+                tc: Hook::Off,
+            }
         };
         let mut dataplane = Dataplane {
             host,
@@ -187,7 +196,9 @@ impl Dataplane {
     /// Runs the loaded programs on packets of the caller's, by BPF_PROG_TEST_RUN.
     #[must_use]
     pub fn runner(&self) -> Runner {
-        Runner { loaded: Arc::clone(&self.loaded) }
+        Runner {
+            loaded: Arc::clone(&self.loaded),
+        }
     }
 
     /// How it is attached.
@@ -213,13 +224,17 @@ impl Dataplane {
         match self.neighbours.update() {
             Ok(true) => self.write_targets(false),
             Ok(false) => {}
-            Err(error) => tracing::warn!(%error, "can't follow routes and neighbours; the copies keep their last MACs"),
+            Err(error) => {
+                tracing::warn!(%error, "can't follow routes and neighbours; the copies keep their last MACs")
+            }
         }
     }
 
     /// Call about once a second: keeps the neighbours' entries fresh.
     pub fn refresh_neighbours(&mut self) {
-        if self.broadcast && let Err(error) = self.neighbours.refresh() {
+        if self.broadcast
+            && let Err(error) = self.neighbours.refresh()
+        {
             tracing::debug!(%error, "a neighbour can't be refreshed just now");
         }
     }
@@ -235,7 +250,13 @@ impl Dataplane {
                 bytes[..6].copy_from_slice(&mac);
                 u64::from_ne_bytes(bytes) | TARGET_RESOLVED
             });
-            self.host.memory().write_target(index, &Target { mac: word, peer: self.peers[index] });
+            self.host.memory().write_target(
+                index,
+                &Target {
+                    mac: word,
+                    peer: self.peers[index],
+                },
+            );
         }
     }
 
@@ -271,18 +292,35 @@ impl Dataplane {
     pub fn take_stored(&mut self, message: &mut Vec<u8>) -> bool {
         const FRONT: usize = size_of::<RecordHeader>();
         while let Some(record) = self.ring.next() {
-            assert!(record.len() >= FRONT, "a ring record of {} bytes", record.len());
-            let word = |at: usize| u64::from_ne_bytes(record[at..at + 8].try_into().expect("8 bytes"));
+            assert!(
+                record.len() >= FRONT,
+                "a ring record of {} bytes",
+                record.len()
+            );
+            let word =
+                |at: usize| u64::from_ne_bytes(record[at..at + 8].try_into().expect("8 bytes"));
             let (generation, length) = (word(0), word(8));
             if generation == RECORD_NOTICE {
                 continue;
             }
             let current = self.host.generation();
             // While fenced (even generations), the records of the armed generation before it are still coming.
-            let stored_by = if self.host.armed() { current } else { current.wrapping_sub(1) };
-            assert_eq!(generation, u64::from(stored_by), "a ring record of another generation");
-            let end = usize::try_from(length).ok().and_then(|length| FRONT.checked_add(length));
-            let end = end.filter(|end| *end <= record.len()).expect("a ring record longer than its reservation");
+            let stored_by = if self.host.armed() {
+                current
+            } else {
+                current.wrapping_sub(1)
+            };
+            assert_eq!(
+                generation,
+                u64::from(stored_by),
+                "a ring record of another generation"
+            );
+            let end = usize::try_from(length)
+                .ok()
+                .and_then(|length| FRONT.checked_add(length));
+            let end = end
+                .filter(|end| *end <= record.len())
+                .expect("a ring record longer than its reservation");
             message.clear();
             message.extend_from_slice(&record[FRONT..end]);
             return true;
@@ -383,6 +421,9 @@ impl std::fmt::Debug for Runner {
 
 impl std::fmt::Debug for Dataplane {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Dataplane").field("host", &self.host).field("attachment", &self.attachment).finish_non_exhaustive()
+        f.debug_struct("Dataplane")
+            .field("host", &self.host)
+            .field("attachment", &self.attachment)
+            .finish_non_exhaustive()
     }
 }

@@ -22,17 +22,32 @@ impl Pages {
     ///
     /// # Errors
     /// The kernel refuses, for example because the map isn't `BPF_F_MMAPABLE`.
-    pub(crate) fn map(fd: BorrowedFd<'_>, length: usize, offset: i64, writable: bool) -> io::Result<Pages> {
+    pub(crate) fn map(
+        fd: BorrowedFd<'_>,
+        length: usize,
+        offset: i64,
+        writable: bool,
+    ) -> io::Result<Pages> {
         let length = NonZeroUsize::new(length).ok_or(io::ErrorKind::InvalidInput)?;
-        let protection = if writable { ProtFlags::PROT_READ | ProtFlags::PROT_WRITE } else { ProtFlags::PROT_READ };
+        let protection = if writable {
+            ProtFlags::PROT_READ | ProtFlags::PROT_WRITE
+        } else {
+            ProtFlags::PROT_READ
+        };
         // SAFETY: a new mapping at an address of the kernel's choice; nothing else in this process refers to it.
         let start = unsafe { mmap(None, length, protection, MapFlags::MAP_SHARED, fd, offset) }?;
-        Ok(Pages { start: start.cast(), length })
+        Ok(Pages {
+            start: start.cast(),
+            length,
+        })
     }
 
     /// The 64-bit word at this byte offset. Both sides reach the words by atomics only.
     fn word(&self, offset: usize) -> &AtomicU64 {
-        assert!(offset.is_multiple_of(8) && offset + 8 <= self.length.get(), "a word inside the pages");
+        assert!(
+            offset.is_multiple_of(8) && offset + 8 <= self.length.get(),
+            "a word inside the pages"
+        );
         // SAFETY: inside the mapping, which lives as long as self; aligned, because mappings start at a page; AtomicU64 may
         // alias memory that others change by atomics, which is what the programs do.
         unsafe { AtomicU64::from_ptr(self.start.as_ptr().add(offset).cast()) }
@@ -43,7 +58,13 @@ impl Pages {
         const { assert!(size_of::<T>().is_multiple_of(8) && align_of::<T>() == 8) };
         for at in (0..size_of::<T>()).step_by(8) {
             // SAFETY: T is made of 8-byte words without padding (abi.rs declares only such blocks), so every word is initialised.
-            let word = unsafe { std::ptr::from_ref(value).cast::<u8>().add(at).cast::<u64>().read() };
+            let word = unsafe {
+                std::ptr::from_ref(value)
+                    .cast::<u8>()
+                    .add(at)
+                    .cast::<u64>()
+                    .read()
+            };
             self.word(offset + at).store(word, Ordering::Relaxed);
         }
     }
@@ -99,8 +120,11 @@ impl Maps {
     /// Writes where copies for a replica go. The MAC's word is written last.
     pub(crate) fn write_target(&self, index: usize, target: &Target) {
         let at = index * size_of::<Target>();
-        self.targets.write(at + core::mem::offset_of!(Target, peer), &target.peer);
-        self.targets.word(at + core::mem::offset_of!(Target, mac)).store(target.mac, Ordering::Release);
+        self.targets
+            .write(at + core::mem::offset_of!(Target, peer), &target.peer);
+        self.targets
+            .word(at + core::mem::offset_of!(Target, mac))
+            .store(target.mac, Ordering::Release);
     }
 
     fn word(&self, word: Word) -> &AtomicU64 {
@@ -108,12 +132,12 @@ impl Maps {
             Word::Tail => self.shared.word(SHARED_TAIL),
             Word::Wake => self.shared.word(SHARED_WAKE),
             Word::Slot(index) => self.slots.word(8 * index),
-            Word::HeardAt(index) => {
-                self.heard.word(index * size_of::<Heard>() + core::mem::offset_of!(Heard, at))
-            }
-            Word::HeardOp(index) => {
-                self.heard.word(index * size_of::<Heard>() + core::mem::offset_of!(Heard, op))
-            }
+            Word::HeardAt(index) => self
+                .heard
+                .word(index * size_of::<Heard>() + core::mem::offset_of!(Heard, at)),
+            Word::HeardOp(index) => self
+                .heard
+                .word(index * size_of::<Heard>() + core::mem::offset_of!(Heard, op)),
         }
     }
 }
@@ -132,16 +156,21 @@ impl Memory for Maps {
     }
 
     fn compare_exchange(&self, word: Word, expected: u64, new: u64) -> u64 {
-        match self.word(word).compare_exchange(expected, new, Ordering::SeqCst, Ordering::SeqCst) {
+        match self
+            .word(word)
+            .compare_exchange(expected, new, Ordering::SeqCst, Ordering::SeqCst)
+        {
             Ok(old) | Err(old) => old,
         }
     }
 
     fn write_block(&self, which: usize, block: &Block) {
-        self.shared.write(SHARED_BLOCKS + which * size_of::<Block>(), block);
+        self.shared
+            .write(SHARED_BLOCKS + which * size_of::<Block>(), block);
     }
 
     fn ring_has_record(&self) -> bool {
-        self.ring_producer.word(0).load(Ordering::Acquire) != self.ring_consumer.word(0).load(Ordering::Acquire)
+        self.ring_producer.word(0).load(Ordering::Acquire)
+            != self.ring_consumer.word(0).load(Ordering::Acquire)
     }
 }

@@ -10,7 +10,8 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage,
+    NetlinkPayload,
 };
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
@@ -58,7 +59,12 @@ impl Neighbours {
     pub(crate) fn new(interface: u32, peers: Vec<IpAddr>) -> io::Result<Neighbours> {
         let mut events = Socket::new(NETLINK_ROUTE)?;
         events.bind_auto()?;
-        for group in [RTNLGRP_LINK, RTNLGRP_NEIGH, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE] {
+        for group in [
+            RTNLGRP_LINK,
+            RTNLGRP_NEIGH,
+            RTNLGRP_IPV4_ROUTE,
+            RTNLGRP_IPV6_ROUTE,
+        ] {
             events.add_membership(group)?;
         }
         events.set_non_blocking(true)?;
@@ -87,7 +93,9 @@ impl Neighbours {
 
     /// The next hop's MAC towards each peer, in the order given.
     pub(crate) fn macs(&self) -> impl Iterator<Item = Option<Mac>> + '_ {
-        self.hops.iter().map(|hop| hop.and_then(|hop| self.known.get(&hop).copied()))
+        self.hops
+            .iter()
+            .map(|hop| hop.and_then(|hop| self.known.get(&hop).copied()))
     }
 
     /// Takes notifications; true when something changed that concerns us.
@@ -99,7 +107,9 @@ impl Neighbours {
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 // The kernel dropped notifications: what we know may be stale, ask again.
-                Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NOBUFS.raw_os_error()) => {
+                Err(error)
+                    if error.raw_os_error() == Some(rustix::io::Errno::NOBUFS.raw_os_error()) =>
+                {
                     routes = true;
                     break;
                 }
@@ -131,7 +141,9 @@ impl Neighbours {
             message.header.family = family(hop);
             message.header.ifindex = self.interface;
             message.header.flags = NeighbourFlags::Use;
-            message.attributes.push(NeighbourAttribute::Destination(hop.into()));
+            message
+                .attributes
+                .push(NeighbourAttribute::Destination(hop.into()));
             self.ask(
                 RouteNetlinkMessage::NewNeighbour(message),
                 NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE,
@@ -150,11 +162,15 @@ impl Neighbours {
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut message = NeighbourMessage::default();
             message.header.family = family;
-            self.ask(RouteNetlinkMessage::GetNeighbour(message), NLM_F_REQUEST | NLM_F_DUMP, |answer| {
-                if let RouteNetlinkMessage::NewNeighbour(neighbour) = answer {
-                    all.push(neighbour);
-                }
-            })?;
+            self.ask(
+                RouteNetlinkMessage::GetNeighbour(message),
+                NLM_F_REQUEST | NLM_F_DUMP,
+                |answer| {
+                    if let RouteNetlinkMessage::NewNeighbour(neighbour) = answer {
+                        all.push(neighbour);
+                    }
+                },
+            )?;
         }
         self.known.clear();
         for neighbour in &all {
@@ -168,24 +184,36 @@ impl Neighbours {
         let mut message = RouteMessage::default();
         message.header.address_family = family(peer);
         message.header.destination_prefix_length = if peer.is_ipv4() { 32 } else { 128 };
-        message.attributes.push(RouteAttribute::Destination(match peer {
-            IpAddr::V4(address) => RouteAddress::Inet(address),
-            IpAddr::V6(address) => RouteAddress::Inet6(address),
-        }));
+        message
+            .attributes
+            .push(RouteAttribute::Destination(match peer {
+                IpAddr::V4(address) => RouteAddress::Inet(address),
+                IpAddr::V6(address) => RouteAddress::Inet6(address),
+            }));
         let (mut interface, mut gateway) = (None, None);
-        self.ask(RouteNetlinkMessage::GetRoute(message), NLM_F_REQUEST, |answer| {
-            let RouteNetlinkMessage::NewRoute(route) = answer else { return };
-            for attribute in route.attributes {
-                match attribute {
-                    RouteAttribute::Oif(index) => interface = Some(index),
-                    RouteAttribute::Gateway(RouteAddress::Inet(address))
-                    | RouteAttribute::Via(RouteVia::Inet(address)) => gateway = Some(IpAddr::V4(address)),
-                    RouteAttribute::Gateway(RouteAddress::Inet6(address))
-                    | RouteAttribute::Via(RouteVia::Inet6(address)) => gateway = Some(IpAddr::V6(address)),
-                    _ => {}
+        self.ask(
+            RouteNetlinkMessage::GetRoute(message),
+            NLM_F_REQUEST,
+            |answer| {
+                let RouteNetlinkMessage::NewRoute(route) = answer else {
+                    return;
+                };
+                for attribute in route.attributes {
+                    match attribute {
+                        RouteAttribute::Oif(index) => interface = Some(index),
+                        RouteAttribute::Gateway(RouteAddress::Inet(address))
+                        | RouteAttribute::Via(RouteVia::Inet(address)) => {
+                            gateway = Some(IpAddr::V4(address))
+                        }
+                        RouteAttribute::Gateway(RouteAddress::Inet6(address))
+                        | RouteAttribute::Via(RouteVia::Inet6(address)) => {
+                            gateway = Some(IpAddr::V6(address))
+                        }
+                        _ => {}
+                    }
                 }
-            }
-        })
+            },
+        )
         .ok()?;
         (interface == Some(self.interface)).then_some(gateway.unwrap_or(peer))
     }
@@ -194,7 +222,9 @@ impl Neighbours {
         if neighbour.header.ifindex != self.interface {
             return false;
         }
-        let Some((address, mac)) = address_and_mac(neighbour) else { return false };
+        let Some((address, mac)) = address_and_mac(neighbour) else {
+            return false;
+        };
         let usable = matches!(
             neighbour.header.state,
             NeighbourState::Reachable
@@ -212,7 +242,8 @@ impl Neighbours {
 
     fn forget(&mut self, neighbour: &NeighbourMessage) -> bool {
         neighbour.header.ifindex == self.interface
-            && address_and_mac(neighbour).is_some_and(|(address, _)| self.known.remove(&address).is_some())
+            && address_and_mac(neighbour)
+                .is_some_and(|(address, _)| self.known.remove(&address).is_some())
     }
 
     /// One question; `take` gets every answer.
@@ -244,7 +275,11 @@ impl Neighbours {
                 match answer.payload {
                     NetlinkPayload::Done(_) => return Ok(()),
                     NetlinkPayload::Error(error) => {
-                        return if error.code.is_some() { Err(error.to_io()) } else { Ok(()) };
+                        return if error.code.is_some() {
+                            Err(error.to_io())
+                        } else {
+                            Ok(())
+                        };
                     }
                     NetlinkPayload::InnerMessage(inner) => {
                         take(inner);
@@ -260,15 +295,23 @@ impl Neighbours {
 }
 
 fn family(address: IpAddr) -> AddressFamily {
-    if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
+    if address.is_ipv4() {
+        AddressFamily::Inet
+    } else {
+        AddressFamily::Inet6
+    }
 }
 
 fn address_and_mac(neighbour: &NeighbourMessage) -> Option<(IpAddr, Option<Mac>)> {
     let (mut address, mut mac) = (None, None);
     for attribute in &neighbour.attributes {
         match attribute {
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => address = Some(IpAddr::V4(*v4)),
-            NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => address = Some(IpAddr::V6(*v6)),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => {
+                address = Some(IpAddr::V4(*v4))
+            }
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => {
+                address = Some(IpAddr::V6(*v6))
+            }
             NeighbourAttribute::LinkLayerAddress(bytes) => mac = Mac::try_from(&bytes[..]).ok(),
             _ => {}
         }
@@ -293,7 +336,11 @@ fn next_message(bytes: &[u8]) -> Option<(Option<NetlinkMessage<RouteNetlinkMessa
 fn each_message(mut bytes: &[u8], mut take: impl FnMut(RouteNetlinkMessage)) {
     while let Some((message, length)) = next_message(bytes) {
         bytes = &bytes[length..];
-        if let Some(NetlinkMessage { payload: NetlinkPayload::InnerMessage(inner), .. }) = message {
+        if let Some(NetlinkMessage {
+            payload: NetlinkPayload::InnerMessage(inner),
+            ..
+        }) = message
+        {
             take(inner);
         }
     }

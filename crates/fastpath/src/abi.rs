@@ -159,5 +159,6 @@ pub const fn slot(generation: u16, op: u64) -> u64 {
     (generation as u64) << OP_BITS | (op & 0xffff_ffff) << 16
 }
 
-const _: () = assert!(size_of::<Shared>().is_multiple_of(64) && core::mem::offset_of!(Shared, blocks) == 64);
+const _: () =
+    assert!(size_of::<Shared>().is_multiple_of(64) && core::mem::offset_of!(Shared, blocks) == 64);
 const _: () = assert!(SLOTS.is_power_of_two());

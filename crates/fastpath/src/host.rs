@@ -11,8 +11,8 @@ use std::sync::atomic::{Ordering, fence};
 use electrode_vr::{OpNumber, ReplicaId, Time, View};
 
 use crate::abi::{
-    Block, FLAG_ANSWER, FLAG_COUNT, FLAG_STORE, GENERATION_STEP, OP_BITS, OP_MASK, PEERS, Peer, SLOTS, WAKE_ON_QUORUM,
-    WAKE_ON_STORE, slot, tail,
+    Block, FLAG_ANSWER, FLAG_COUNT, FLAG_STORE, GENERATION_STEP, OP_BITS, OP_MASK, PEERS, Peer,
+    SLOTS, WAKE_ON_QUORUM, WAKE_ON_STORE, slot, tail,
 };
 
 /// One of the shared words.
@@ -134,7 +134,9 @@ impl<M: Memory> Host<M> {
     }
 
     fn block(&self, generation: u16, flags: u64, view: View) -> Block {
-        let word = |at: usize| u64::from_le_bytes(self.identity.key[at..at + 8].try_into().expect("8 bytes"));
+        let word = |at: usize| {
+            u64::from_le_bytes(self.identity.key[at..at + 8].try_into().expect("8 bytes"))
+        };
         Block {
             generation: u64::from(generation),
             flags,
@@ -167,7 +169,11 @@ impl<M: Memory> Host<M> {
     pub fn fence(&mut self) -> OpNumber {
         let next = self.write_next_block(0, View(0));
         let old = self.memory.fetch_add(Word::Tail, GENERATION_STEP);
-        assert_eq!((old >> OP_BITS) as u16, self.generation, "only this host moves the generation");
+        assert_eq!(
+            (old >> OP_BITS) as u16,
+            self.generation,
+            "only this host moves the generation"
+        );
         self.generation = next;
         self.armed = false;
         self.open.clear();
@@ -203,28 +209,41 @@ impl<M: Memory> Host<M> {
 
     /// A backup wants to append `after + 1 ..= last` itself. False when the kernel was first: take its records, then look again.
     pub fn claim(&mut self, after: OpNumber, last: OpNumber) -> bool {
-        assert!(after < last && last.0 < OpNumber::LIMIT, "a claim is for at least one op");
+        assert!(
+            after < last && last.0 < OpNumber::LIMIT,
+            "a claim is for at least one op"
+        );
         let expected = tail(self.generation, after.0);
-        self.memory.compare_exchange(Word::Tail, expected, tail(self.generation, last.0)) == expected
+        self.memory
+            .compare_exchange(Word::Tail, expected, tail(self.generation, last.0))
+            == expected
     }
 
     /// The primary is about to send (again) the Prepare that ends with `op`.
     pub fn open_slot(&mut self, op: OpNumber) {
-        assert!(self.armed && self.primary, "only an armed primary opens slots");
+        assert!(
+            self.armed && self.primary,
+            "only an armed primary opens slots"
+        );
         assert!(op.0 < OpNumber::LIMIT, "op numbers end at 2^48");
         let slots = u64::from(SLOTS);
         match self.open.iter_mut().find(|open| open.op == op) {
             Some(open) => open.reported = 0,
             None => {
                 assert!(
-                    self.open.iter().all(|open| open.op.0 % slots != op.0 % slots),
+                    self.open
+                        .iter()
+                        .all(|open| open.op.0 % slots != op.0 % slots),
                     "slot of op {op} is still undecided for another op"
                 );
                 let at = self.open.partition_point(|open| open.op < op);
                 self.open.insert(at, OpenSlot { op, reported: 0 });
             }
         }
-        self.memory.store(Word::Slot((op.0 % slots) as usize), slot(self.generation, op.0));
+        self.memory.store(
+            Word::Slot((op.0 % slots) as usize),
+            slot(self.generation, op.0),
+        );
         // The programs take the primary's newest op from the tail; nobody else moves it while FLAG_STORE is off.
         let newest = self.memory.load(Word::Tail) & OP_MASK;
         if op.0 > newest {
@@ -283,5 +302,9 @@ impl<M: Memory> Host<M> {
 /// The acks in the slot of `op`, none when it is not this generation's or not this op's.
 fn slot_acks<M: Memory>(memory: &M, generation: u16, op: OpNumber) -> u16 {
     let word = memory.load(Word::Slot((op.0 % u64::from(SLOTS)) as usize));
-    if word & !0xffff == slot(generation, op.0) { (word & 0xffff) as u16 } else { 0 }
+    if word & !0xffff == slot(generation, op.0) {
+        (word & 0xffff) as u16
+    } else {
+        0
+    }
 }

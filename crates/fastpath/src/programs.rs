@@ -11,10 +11,12 @@ mod prepare;
 mod prepare_ok;
 mod siphash;
 
+use bpf_asm::builder::{
+    Array, BuildError, Field, Function, Kind, ProgArray, Ptr, RingBuf, XDP_PASS,
+};
 use bpf_asm::field;
 use bpf_asm::object::{Object, ObjectError};
 use bpf_asm::program::Program;
-use bpf_asm::typed::{Array, BuildError, Field, Function, Kind, ProgArray, Ptr, RingBuf, XDP_PASS};
 
 use crate::abi::{Heard, PEERS, RING_BYTES, SLOTS, Shared, Target};
 use crate::counters::Counters;
@@ -77,19 +79,45 @@ pub fn object_of(programs: Vec<Program>) -> Result<Vec<u8>, ProgramsError> {
 /// # Errors
 /// See [`ProgramsError`].
 pub fn object() -> Result<Vec<u8>, ProgramsError> {
-    object_of(vec![dispatch::build()?, prepare::build()?, prepare_ok::build()?, broadcast::build()?])
+    object_of(vec![
+        dispatch::build()?,
+        prepare::build()?,
+        prepare_ok::build()?,
+        broadcast::build()?,
+    ])
 }
 
 /// The texts behind the object's line numbers.
 pub const SOURCES: &[(&str, &str)] = &[
     ("fastpath/src/programs.rs", include_str!("programs.rs")),
-    ("fastpath/src/programs/broadcast.rs", include_str!("programs/broadcast.rs")),
-    ("fastpath/src/programs/dispatch.rs", include_str!("programs/dispatch.rs")),
-    ("fastpath/src/programs/frames.rs", include_str!("programs/frames.rs")),
-    ("fastpath/src/programs/header.rs", include_str!("programs/header.rs")),
-    ("fastpath/src/programs/prepare.rs", include_str!("programs/prepare.rs")),
-    ("fastpath/src/programs/prepare_ok.rs", include_str!("programs/prepare_ok.rs")),
-    ("fastpath/src/programs/siphash.rs", include_str!("programs/siphash.rs")),
+    (
+        "fastpath/src/programs/broadcast.rs",
+        include_str!("programs/broadcast.rs"),
+    ),
+    (
+        "fastpath/src/programs/dispatch.rs",
+        include_str!("programs/dispatch.rs"),
+    ),
+    (
+        "fastpath/src/programs/frames.rs",
+        include_str!("programs/frames.rs"),
+    ),
+    (
+        "fastpath/src/programs/header.rs",
+        include_str!("programs/header.rs"),
+    ),
+    (
+        "fastpath/src/programs/prepare.rs",
+        include_str!("programs/prepare.rs"),
+    ),
+    (
+        "fastpath/src/programs/prepare_ok.rs",
+        include_str!("programs/prepare_ok.rs"),
+    ),
+    (
+        "fastpath/src/programs/siphash.rs",
+        include_str!("programs/siphash.rs"),
+    ),
 ];
 
 /// Counts one on this CPU.
@@ -120,6 +148,6 @@ fn shared<'f, K: Kind>(f: Function<'f, K>) -> Ptr<'f, Shared> {
 
 /// The tail, read by a fully ordered atomic.
 #[track_caller]
-fn ordered_tail<'f>(shared: Ptr<'f, Shared>) -> bpf_asm::typed::Val<'f, u64> {
+fn ordered_tail<'f>(shared: Ptr<'f, Shared>) -> bpf_asm::builder::Val<'f, u64> {
     shared.fetch_add(field!(Shared, tail), 0u64)
 }

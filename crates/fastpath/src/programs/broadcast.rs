@@ -1,9 +1,9 @@
 //! `broadcast` (TC egress, primary): user space sends one Prepare with `FLAG_BROADCAST` to one backup; a copy for each other
 //! backup whose next hop is known leaves first, the original last.
 
+use bpf_asm::builder::{BuildError, Function, TC_ACT_OK, Tc, Val, Var, View, classifier};
 use bpf_asm::field;
 use bpf_asm::program::Program;
-use bpf_asm::typed::{BuildError, Function, TC_ACT_OK, Tc, Val, Var, View, classifier};
 use electrode_wire::header::{FLAG_BROADCAST, Header};
 
 use super::frames::{Ethernet, IP_MAX, Ipv4, Ipv6, UDP_MAX, Udp, is_peer, parse};
@@ -35,19 +35,32 @@ pub(super) fn build() -> Result<Program, BuildError> {
             let parsed = parse(f, &packet, ok);
             let header = header::view(&packet, parsed.udp, ok);
             f.require(header::is_ours(header), ok);
-            f.require((header.load(field!(Header, flags)) & FLAG_BROADCAST).ne(0u8), ok);
+            f.require(
+                (header.load(field!(Header, flags)) & FLAG_BROADCAST).ne(0u8),
+                ok,
+            );
             let shared = super::SHARED.lookup(f, 0u32, ok);
             let generation = ordered_tail(shared) >> u64::from(OP_BITS);
             // Index, size and addresses are the same in every block.
             let block = shared.at(field!(Shared, blocks)).index_masked(generation);
             index.set(block.load(field!(Block, index)).cast::<u64>());
             replicas.set(block.load(field!(Block, replicas)).cast::<u64>());
-            let own = block.at(field!(Block, peers)).index(index.get() & (PEERS as u64 - 1), ok);
+            let own = block
+                .at(field!(Block, peers))
+                .index(index.get() & (PEERS as u64 - 1), ok);
             f.require(is_peer(own, parsed.family, parsed.source), ok);
             f.if_rare(f.gso_segs().gt(1u32), unfit);
             let ethernet = packet.view::<Ethernet>(0, ok);
-            let high = ethernet.at(field!(Ethernet, destination_high)).reinterpret::<u32>().read().cast::<u64>();
-            let low = ethernet.at(field!(Ethernet, destination_low)).reinterpret::<u16>().read().cast::<u64>();
+            let high = ethernet
+                .at(field!(Ethernet, destination_high))
+                .reinterpret::<u32>()
+                .read()
+                .cast::<u64>();
+            let low = ethernet
+                .at(field!(Ethernet, destination_low))
+                .reinterpret::<u16>()
+                .read()
+                .cast::<u64>();
             original_mac.set(high | (low << 32u64));
             udp.set(parsed.udp);
             ip.set(parsed.ip);
@@ -70,11 +83,16 @@ pub(super) fn build() -> Result<Program, BuildError> {
                 & port.get().eq(peer.load(field!(Peer, port)));
             // The original's.
             f.if_(same, || lp.continue_());
-            f.if_rare((target.load(field!(Target, mac)) & TARGET_RESOLVED).eq(0u64), || {
-                count(f, field!(Counters, broadcast_unresolved));
-                lp.continue_();
+            f.if_rare(
+                (target.load(field!(Target, mac)) & TARGET_RESOLVED).eq(0u64),
+                || {
+                    count(f, field!(Counters, broadcast_unresolved));
+                    lp.continue_();
+                },
+            );
+            f.if_rare(family.get().ne(peer.load(field!(Peer, family))), || {
+                lp.continue_()
             });
-            f.if_rare(family.get().ne(peer.load(field!(Peer, family))), || lp.continue_());
             let to = Destination {
                 mac: target.load(field!(Target, mac)),
                 words: [words.element(0).read(), words.element(1).read()],
@@ -119,8 +137,14 @@ fn rewrite<'f>(
     let Destination { mac, words, port } = to;
     let packet = f.packet();
     let ethernet = packet.view::<Ethernet>(0, failed);
-    ethernet.at(field!(Ethernet, destination_high)).reinterpret::<u32>().write(mac.cast::<u32>());
-    ethernet.at(field!(Ethernet, destination_low)).reinterpret::<u16>().write((mac >> 32u64).cast::<u16>());
+    ethernet
+        .at(field!(Ethernet, destination_high))
+        .reinterpret::<u32>()
+        .write(mac.cast::<u32>());
+    ethernet
+        .at(field!(Ethernet, destination_low))
+        .reinterpret::<u16>()
+        .write((mac >> 32u64).cast::<u16>());
     let ports: View<'_, 'f, Udp> = packet.view_at(udp, UDP_MAX, failed);
     let old_port = ports.load(field!(Udp, destination));
     let new_port = port.cast::<u16>();
@@ -135,8 +159,12 @@ fn rewrite<'f>(
             let new = words[0] & 0xffff_ffffu64;
             header.store(field!(Ipv4, destination), new.cast::<u32>());
             // RFC 1624: HC' = ~(~HC + ~m + m').
-            let sum = (!header.load(field!(Ipv4, checksum))).cast::<u64>() + (old ^ 0xffff_ffffu64) + new;
-            header.store(field!(Ipv4, checksum), (super::frames::folded(sum) ^ 0xffffu64).cast::<u16>());
+            let sum =
+                (!header.load(field!(Ipv4, checksum))).cast::<u64>() + (old ^ 0xffff_ffffu64) + new;
+            header.store(
+                field!(Ipv4, checksum),
+                (super::frames::folded(sum) ^ 0xffffu64).cast::<u16>(),
+            );
             from.set(old);
             to.set(new);
         },
@@ -144,9 +172,9 @@ fn rewrite<'f>(
             let header = packet.view_at::<Ipv6>(ip, IP_MAX, failed);
             // The helper takes 32 bits before and after; the folded sums of 16 bytes differ as the bytes do.
             let (mut old, mut new) = (f.value(0u64), f.value(0u64));
-            for at in 0..2 {
+            for (at, is) in words.into_iter().enumerate() {
                 let place = header.at(field!(Ipv6, destination)).element(at);
-                let (was, is) = (place.read(), words[at]);
+                let was = place.read();
                 place.write(is);
                 old = old + (was & 0xffff_ffffu64) + (was >> 32u64);
                 new = new + (is & 0xffff_ffffu64) + (is >> 32u64);
@@ -156,9 +184,19 @@ fn rewrite<'f>(
         },
     );
     let checksum = udp + core::mem::offset_of!(Udp, checksum) as u64;
-    let moved = f.l4_csum_replace(packet, checksum, from.get(), to.get(), PSEUDO | MANGLED_0 | 4);
-    f.if_rare(moved.is_negative(), || count(f, field!(Counters, broadcast_unfit)));
+    let moved = f.l4_csum_replace(
+        packet,
+        checksum,
+        from.get(),
+        to.get(),
+        PSEUDO | MANGLED_0 | 4,
+    );
+    f.if_rare(moved.is_negative(), || {
+        count(f, field!(Counters, broadcast_unfit))
+    });
     let (from, to) = (old_port.cast::<u64>(), new_port.cast::<u64>());
     let moved = f.l4_csum_replace(f.packet(), checksum, from, to, MANGLED_0 | 2);
-    f.if_rare(moved.is_negative(), || count(f, field!(Counters, broadcast_unfit)));
+    f.if_rare(moved.is_negative(), || {
+        count(f, field!(Counters, broadcast_unfit))
+    });
 }

@@ -1,13 +1,15 @@
 //! `dispatch` (XDP): finds our messages for this replica and goes on in the program for their kind. Everything else is
 //! passed untouched.
 
+use bpf_asm::builder::{BuildError, XDP_PASS, xdp};
 use bpf_asm::field;
 use bpf_asm::program::Program;
-use bpf_asm::typed::{BuildError, XDP_PASS, xdp};
 use electrode_wire::header::{HEADER_BYTES, Header, Kind as Message};
 
 use super::frames::{is_peer, parse};
-use super::{PROGRAM_PREPARE, PROGRAM_PREPARE_OK, PROGRAMS, count, header, leave, ordered_tail, shared};
+use super::{
+    PROGRAM_PREPARE, PROGRAM_PREPARE_OK, PROGRAMS, count, header, leave, ordered_tail, shared,
+};
 use crate::abi::{Block, OP_BITS, PEERS, Shared};
 use crate::counters::Counters;
 
@@ -18,7 +20,10 @@ pub(super) fn build() -> Result<Program, BuildError> {
         let parsed = parse(f, &packet, foreign);
         let header = header::view(&packet, parsed.udp, foreign);
         f.require(header::is_ours(header), foreign);
-        let length = header.load(field!(Header, length)).to_native().cast::<u64>();
+        let length = header
+            .load(field!(Header, length))
+            .to_native()
+            .cast::<u64>();
         f.require(parsed.payload.eq(length + HEADER_BYTES as u64), foreign);
 
         let shared = shared(f);
@@ -26,7 +31,9 @@ pub(super) fn build() -> Result<Program, BuildError> {
         let block = shared.at(field!(Shared, blocks)).index_masked(generation);
         // The own address never changes, so a block that is torn or of another generation says the same.
         let index = block.load(field!(Block, index)).cast::<u64>();
-        let own = block.at(field!(Block, peers)).index(index & (PEERS as u64 - 1), foreign);
+        let own = block
+            .at(field!(Block, peers))
+            .index(index & (PEERS as u64 - 1), foreign);
         f.require(is_peer(own, parsed.family, parsed.destination), foreign);
 
         let kind = header.load(field!(Header, kind));

@@ -1,7 +1,7 @@
 //! What is in front of our messages: Ethernet, VLAN tags, IPv4 or IPv6, UDP (IEEE 802.3, 802.1Q; RFC 791, 8200, 768).
 
+use bpf_asm::builder::{Be, Function, Kind, Packet, Val, Var};
 use bpf_asm::field;
-use bpf_asm::typed::{Be, Function, Kind, Packet, Val, Var};
 use zerocopy::byteorder::big_endian::U16;
 
 use crate::abi::{PEERS, Peer};
@@ -105,12 +105,17 @@ pub(super) struct Address<'f> {
 }
 
 /// Parses up to UDP; `foreign` for everything that isn't plain UDP over IP, and must end the program.
-pub(super) fn parse<'f, K: Kind>(f: Function<'f, K>, packet: &Packet<'f>, foreign: impl Fn() + Copy) -> Parsed<'f> {
+pub(super) fn parse<'f, K: Kind>(
+    f: Function<'f, K>,
+    packet: &Packet<'f>,
+    foreign: impl Fn() + Copy,
+) -> Parsed<'f> {
     let ethernet = packet.view::<Ethernet>(0, foreign);
     let ethertype = f.var(ethernet.load(field!(Ethernet, ethertype)));
     let ip = f.var(14u64);
     for tag in 0..2u64 {
-        let is_tag = ethertype.get().eq(Be::new(ETH_P_8021Q)) | ethertype.get().eq(Be::new(ETH_P_8021AD));
+        let is_tag =
+            ethertype.get().eq(Be::new(ETH_P_8021Q)) | ethertype.get().eq(Be::new(ETH_P_8021AD));
         f.if_rare(is_tag, || {
             let vlan = packet.view_at::<Vlan>(ip.get(), 14 + 4 * tag, foreign);
             ethertype.set(vlan.load(field!(Vlan, ethertype)));
@@ -127,10 +132,16 @@ pub(super) fn parse<'f, K: Kind>(f: Function<'f, K>, packet: &Packet<'f>, foreig
         v4,
         || {
             let header = packet.view_at::<Ipv4>(ip.get(), IP_MAX, foreign);
-            f.require(header.load(field!(Ipv4, version_length)).eq(0x45u8), foreign);
+            f.require(
+                header.load(field!(Ipv4, version_length)).eq(0x45u8),
+                foreign,
+            );
             f.require(header.load(field!(Ipv4, protocol)).eq(IPPROTO_UDP), foreign);
             // Neither "more fragments" nor an offset.
-            f.require((header.load(field!(Ipv4, fragment)) & Be::new(0x3fffu16)).eq(Be::new(0u16)), foreign);
+            f.require(
+                (header.load(field!(Ipv4, fragment)) & Be::new(0x3fffu16)).eq(Be::new(0u16)),
+                foreign,
+            );
             source[0].set(header.load(field!(Ipv4, source)).cast::<u64>());
             destination[0].set(header.load(field!(Ipv4, destination)).cast::<u64>());
             carried.set(header.load(field!(Ipv4, length)).to_native().cast::<u64>() - 20u64);
@@ -140,8 +151,14 @@ pub(super) fn parse<'f, K: Kind>(f: Function<'f, K>, packet: &Packet<'f>, foreig
         || {
             f.require(ethertype.get().eq(Be::new(ETH_P_IPV6)), foreign);
             let header = packet.view_at::<Ipv6>(ip.get(), IP_MAX, foreign);
-            f.require((header.load(field!(Ipv6, version)) & 0xf0u8).eq(0x60u8), foreign);
-            f.require(header.load(field!(Ipv6, next_header)).eq(IPPROTO_UDP), foreign);
+            f.require(
+                (header.load(field!(Ipv6, version)) & 0xf0u8).eq(0x60u8),
+                foreign,
+            );
+            f.require(
+                header.load(field!(Ipv6, next_header)).eq(IPPROTO_UDP),
+                foreign,
+            );
             for (at, (from, to)) in source.into_iter().zip(destination).enumerate() {
                 from.set(header.at(field!(Ipv6, source)).element(at).read());
                 to.set(header.at(field!(Ipv6, destination)).element(at).read());
@@ -159,17 +176,23 @@ pub(super) fn parse<'f, K: Kind>(f: Function<'f, K>, packet: &Packet<'f>, foreig
         udp: udp.get(),
         family: family.get(),
         payload: length - 8u64,
-        source: Address { words: source, port: header.load(field!(Udp, source)).cast() },
-        destination: Address { words: destination, port: header.load(field!(Udp, destination)).cast() },
+        source: Address {
+            words: source,
+            port: header.load(field!(Udp, source)).cast(),
+        },
+        destination: Address {
+            words: destination,
+            port: header.load(field!(Udp, destination)).cast(),
+        },
     }
 }
 
 /// Whether an address is a peer's.
 pub(super) fn is_peer<'f>(
-    peer: bpf_asm::typed::Ptr<'f, Peer>,
+    peer: bpf_asm::builder::Ptr<'f, Peer>,
     family: Val<'f, u32>,
     address: Address<'f>,
-) -> bpf_asm::typed::Cond<'f> {
+) -> bpf_asm::builder::Cond<'f> {
     let words = peer.at(field!(Peer, address));
     address.words[0].get().eq(words.element(0).read())
         & address.port.eq(peer.load(field!(Peer, port)))

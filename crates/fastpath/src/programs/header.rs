@@ -1,7 +1,7 @@
 //! Our own header in a packet: its check, read and written.
 
+use bpf_asm::builder::{Function, IntoVal, Kind, Le, Packet, Val, View};
 use bpf_asm::field;
-use bpf_asm::typed::{Function, IntoVal, Kind, Le, Packet, Val, View};
 use electrode_wire::header::{HEADER_BYTES, Header};
 
 use super::siphash::SipHash;
@@ -41,7 +41,7 @@ pub(super) fn check<'f, K: Kind>(
 #[track_caller]
 pub(super) fn number<'f>(
     header: View<'_, 'f, Header>,
-    field: bpf_asm::typed::Field<Header, zerocopy::byteorder::little_endian::U64>,
+    field: bpf_asm::builder::Field<Header, zerocopy::byteorder::little_endian::U64>,
 ) -> Val<'f, u64> {
     header.load(field).to_native()
 }
@@ -51,7 +51,7 @@ pub(super) fn number<'f>(
 pub(super) fn set<'f>(
     f: Function<'f, impl Kind>,
     header: View<'_, 'f, Header>,
-    field: bpf_asm::typed::Field<Header, zerocopy::byteorder::little_endian::U64>,
+    field: bpf_asm::builder::Field<Header, zerocopy::byteorder::little_endian::U64>,
     value: impl IntoVal<'f, u64>,
 ) {
     let value: Val<'f, u64> = f.var(value).get();
@@ -59,7 +59,11 @@ pub(super) fn set<'f>(
 }
 
 /// What `magic` and `version` have to be.
-pub(super) fn is_ours<'f>(header: View<'_, 'f, Header>) -> bpf_asm::typed::Cond<'f> {
-    header.load(field!(Header, magic)).eq(Le::new(electrode_wire::header::MAGIC))
-        & header.load(field!(Header, version)).eq(electrode_wire::header::VERSION)
+pub(super) fn is_ours<'f>(header: View<'_, 'f, Header>) -> bpf_asm::builder::Cond<'f> {
+    header
+        .load(field!(Header, magic))
+        .eq(Le::new(electrode_wire::header::MAGIC))
+        & header
+            .load(field!(Header, version))
+            .eq(electrode_wire::header::VERSION)
 }

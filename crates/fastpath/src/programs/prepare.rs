@@ -1,12 +1,14 @@
 //! `prepare` (XDP, backup): stores a Prepare in the ring and answers it. The numbered steps are those of docs/fast-path.md.
 
+use bpf_asm::builder::{
+    BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, Be, BuildError, Function, Packet,
+    Ptr, Record, Val, Var, XDP_DROP, XDP_PASS, XDP_TX, Xdp, xdp,
+};
 use bpf_asm::field;
 use bpf_asm::program::Program;
-use bpf_asm::typed::{
-    BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, Be, BuildError, Function, Packet, Ptr, Record, Val, Var,
-    XDP_DROP, XDP_PASS, XDP_TX, Xdp, xdp,
+use electrode_wire::header::{
+    ENTRY_HEADER_BYTES, EntryHeader, HEADER_BYTES, Header, Kind as Message,
 };
-use electrode_wire::header::{ENTRY_HEADER_BYTES, EntryHeader, HEADER_BYTES, Header, Kind as Message};
 use zerocopy::byteorder::little_endian::U64;
 
 use super::frames::{Ethernet, IP_MAX, Ipv4, Ipv6, Parsed, UDP_MAX, Udp, folded, is_peer, parse};
@@ -14,8 +16,9 @@ use super::header::{CHECK_WORD, HEADER_MAX, Words, number, set};
 use super::siphash::SipHash;
 use super::{RING, header, leave, ordered_tail, shared};
 use crate::abi::{
-    BATCH_OPS, Block, FLAG_ANSWER, FLAG_STORE, MESSAGE_BYTES, OP_BITS, OP_MASK, PEERS, Record as RingRecord, RecordHeader,
-    SMALL_MESSAGE_BYTES, STALE_INTERVAL_NS, Shared, WAKE_ON_STORE,
+    BATCH_OPS, Block, FLAG_ANSWER, FLAG_STORE, MESSAGE_BYTES, OP_BITS, OP_MASK, PEERS,
+    Record as RingRecord, RecordHeader, SMALL_MESSAGE_BYTES, STALE_INTERVAL_NS, Shared,
+    WAKE_ON_STORE,
 };
 use crate::counters::Counters;
 
@@ -27,7 +30,7 @@ struct Copied<'f> {
     view: Val<'f, u64>,
     key: [Val<'f, u64>; 2],
     index: Val<'f, u32>,
-    answers: bpf_asm::typed::Cond<'f>,
+    answers: bpf_asm::builder::Cond<'f>,
 }
 
 pub(super) fn build() -> Result<Program, BuildError> {
@@ -61,7 +64,9 @@ pub(super) fn build() -> Result<Program, BuildError> {
             };
             let fenced = block.load(field!(Block, generation)).ne(generation)
                 | (block.load(field!(Block, flags)) & FLAG_STORE).eq(0u64);
-            f.if_rare(fenced, || leave(f, field!(Counters, prepare_fenced), XDP_PASS));
+            f.if_rare(fenced, || {
+                leave(f, field!(Counters, prepare_fenced), XDP_PASS)
+            });
             let group = block.load(field!(Block, group));
             f.if_rare(number(header, field!(Header, group)).ne(group), || {
                 leave(f, field!(Counters, prepare_group), XDP_PASS);
@@ -76,13 +81,16 @@ pub(super) fn build() -> Result<Program, BuildError> {
 
             // Step 2.
             let view = number(header, field!(Header, view));
-            f.if_rare(view.gt(copied.view), || leave(f, field!(Counters, prepare_newer), XDP_PASS));
+            f.if_rare(view.gt(copied.view), || {
+                leave(f, field!(Counters, prepare_newer), XDP_PASS)
+            });
             f.if_rare(view.lt(copied.view), || older_view(f, shared));
             f.if_rare(sender.ne(primary), bad_index);
 
             let first = number(header, field!(Header, first));
             let last = number(header, field!(Header, op));
-            let range = first.eq(0u64) | first.gt(last) | last.gt(OP_MASK) | (last - first).ge(BATCH_OPS);
+            let range =
+                first.eq(0u64) | first.gt(last) | last.gt(OP_MASK) | (last - first).ge(BATCH_OPS);
             f.if_rare(range, malformed);
             f.if_rare(parsed.payload.gt(MESSAGE_BYTES as u64), || {
                 leave(f, field!(Counters, prepare_large), XDP_PASS);
@@ -91,7 +99,9 @@ pub(super) fn build() -> Result<Program, BuildError> {
 
             let claimed = number(header, field!(Header, check));
             let check = check_of(f, &parsed, copied.key);
-            f.if_rare(claimed.ne(check), || leave(f, field!(Counters, prepare_check), XDP_DROP));
+            f.if_rare(claimed.ne(check), || {
+                leave(f, field!(Counters, prepare_check), XDP_DROP)
+            });
             walk_entries(f, &parsed, last - first + 1u64);
 
             // What the answer needs, now that the packet is known to be the primary's.
@@ -106,13 +116,17 @@ pub(super) fn build() -> Result<Program, BuildError> {
             f.if_(last.le(last_op), || {
                 super::count(f, field!(Counters, prepare_duplicate));
                 let same = (ordered_tail(shared) >> u64::from(OP_BITS)).eq(generation);
-                f.if_rare(!(same & copied.answers), || leave(f, field!(Counters, prepare_fenced), XDP_PASS));
+                f.if_rare(!(same & copied.answers), || {
+                    leave(f, field!(Counters, prepare_fenced), XDP_PASS)
+                });
                 newest.set(last_op);
                 done.set(1u32);
                 retry.break_();
             });
             // Step 4.
-            f.if_rare(first.gt(last_op + 1u64), || leave(f, field!(Counters, prepare_gap), XDP_PASS));
+            f.if_rare(first.gt(last_op + 1u64), || {
+                leave(f, field!(Counters, prepare_gap), XDP_PASS)
+            });
 
             // Steps 5 and 6, by the size of the message.
             let new_tail = (generation << u64::from(OP_BITS)) | last;
@@ -131,8 +145,18 @@ pub(super) fn build() -> Result<Program, BuildError> {
                 retry.break_();
             });
         });
-        f.if_rare(done.get().eq(0u32), || leave(f, field!(Counters, prepare_race), XDP_PASS));
-        answer(f, ip.get(), udp.get(), family.get(), index.get(), [key[0].get(), key[1].get()], newest.get());
+        f.if_rare(done.get().eq(0u32), || {
+            leave(f, field!(Counters, prepare_race), XDP_PASS)
+        });
+        answer(
+            f,
+            ip.get(),
+            udp.get(),
+            family.get(),
+            index.get(),
+            [key[0].get(), key[1].get()],
+            newest.get(),
+        );
     })
 }
 
@@ -173,7 +197,12 @@ fn check_of<'f>(f: Function<'f, Xdp>, parsed: &Parsed<'f>, key: [Val<'f, u64>; 2
 /// length in each iteration, and would follow the rest of the program once for every length if that were used again.
 fn body_end<'f>(packet: &Packet<'f>, parsed: &Parsed<'f>, short: impl Fn()) -> Val<'f, u64> {
     let header = header::view(packet, parsed.udp, short);
-    header.load(field!(Header, length)).to_native().cast::<u64>() + HEADER_BYTES as u64 + parsed.udp
+    header
+        .load(field!(Header, length))
+        .to_native()
+        .cast::<u64>()
+        + HEADER_BYTES as u64
+        + parsed.udp
 }
 
 /// R8: as many entries as ops, and their lengths add up to the body's.
@@ -184,8 +213,12 @@ fn walk_entries<'f>(f: Function<'f, Xdp>, parsed: &Parsed<'f>, entries: Val<'f, 
     let at = f.var(parsed.udp + HEADER_BYTES as u64);
     f.loop_up_to(BATCH_OPS, |entry, lp| {
         f.if_(entry.ge(entries), || lp.break_());
-        let header = packet.view_with::<EntryHeader>(at.get(), UDP_MAX + MESSAGE_BYTES as u64, 8, malformed);
-        let length = header.load(field!(EntryHeader, length)).to_native().cast::<u64>();
+        let header =
+            packet.view_with::<EntryHeader>(at.get(), UDP_MAX + MESSAGE_BYTES as u64, 8, malformed);
+        let length = header
+            .load(field!(EntryHeader, length))
+            .to_native()
+            .cast::<u64>();
         f.require(length.le(MESSAGE_BYTES as u64), malformed);
         at.set(at.get() + ENTRY_HEADER_BYTES as u64 + ((length + 7u64) & !7u64));
     });
@@ -226,7 +259,8 @@ fn store<'f, const WORDS: usize>(
         || {
             // Nothing that fails from here on may discard: the op counts as stored.
             let unread = RING.query(f, BPF_RB_AVAIL_DATA);
-            let wake = (shared.load(field!(Shared, wake)) & WAKE_ON_STORE).ne(0u64) | unread.ge(WAKE_BYTES);
+            let wake = (shared.load(field!(Shared, wake)) & WAKE_ON_STORE).ne(0u64)
+                | unread.ge(WAKE_BYTES);
             let flags = f.choose(wake, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP);
             record.submit(flags);
             stored.set(1u32);
@@ -256,7 +290,10 @@ fn answer<'f>(
     let packet = f.packet();
     let ethernet = packet.view::<Ethernet>(0, failed);
     let (high, low) = (field!(Ethernet, source_high), field!(Ethernet, source_low));
-    let (to_high, to_low) = (field!(Ethernet, destination_high), field!(Ethernet, destination_low));
+    let (to_high, to_low) = (
+        field!(Ethernet, destination_high),
+        field!(Ethernet, destination_low),
+    );
     swap::<u32, [u8; 4]>(ethernet.at(high), ethernet.at(to_high));
     swap::<u16, [u8; 2]>(ethernet.at(low), ethernet.at(to_low));
 
@@ -287,7 +324,10 @@ fn answer<'f>(
             let source = header.load(field!(Ipv4, source));
             header.store(field!(Ipv4, source), header.load(field!(Ipv4, destination)));
             header.store(field!(Ipv4, destination), source);
-            header.store(field!(Ipv4, length), Be::new((20 + 8 + HEADER_BYTES) as u16));
+            header.store(
+                field!(Ipv4, length),
+                Be::new((20 + 8 + HEADER_BYTES) as u16),
+            );
             header.store(field!(Ipv4, ttl), 64u8);
             header.store(field!(Ipv4, checksum), 0u16);
             let words = packet.view_at::<[u32; 5]>(ip, IP_MAX, failed);
@@ -295,7 +335,10 @@ fn answer<'f>(
             for at in 0..5 {
                 sum = sum + words.element(at).read().cast::<u64>();
             }
-            header.store(field!(Ipv4, checksum), (folded(sum) ^ 0xffffu64).cast::<u16>());
+            header.store(
+                field!(Ipv4, checksum),
+                (folded(sum) ^ 0xffffu64).cast::<u16>(),
+            );
         },
         || {
             let header = packet.view_at::<Ipv6>(ip, IP_MAX, failed);
@@ -328,9 +371,9 @@ fn answer<'f>(
 }
 
 /// Swaps two equal pieces of the packet, each read and written as one `T`.
-fn swap<'f, T, P>(a: bpf_asm::typed::View<'_, 'f, P>, b: bpf_asm::typed::View<'_, 'f, P>)
+fn swap<'f, T, P>(a: bpf_asm::builder::View<'_, 'f, P>, b: bpf_asm::builder::View<'_, 'f, P>)
 where
-    T: bpf_asm::typed::Cell,
+    T: bpf_asm::builder::Cell,
 {
     let (a, b) = (a.reinterpret::<T>(), b.reinterpret::<T>());
     let (left, right) = (a.read(), b.read());
@@ -338,4 +381,5 @@ where
     b.write(left);
 }
 
-const _: () = assert!(HEADER_MAX + (MESSAGE_BYTES as u64) < 1 << 16 && PEERS == 16 && size_of::<U64>() == 8);
+const _: () =
+    assert!(HEADER_MAX + (MESSAGE_BYTES as u64) < 1 << 16 && PEERS == 16 && size_of::<U64>() == 8);

@@ -2,7 +2,7 @@
 //!
 //! Every message that the kernel checks has a length that is a multiple of 8, so there is never a partial word.
 
-use bpf_asm::typed::{Function, IntoVal, Kind, Val, Var};
+use bpf_asm::builder::{Function, IntoVal, Kind, Val, Var};
 
 /// The state of one hash: four words in registers.
 pub(super) struct SipHash<'f> {
