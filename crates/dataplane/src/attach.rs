@@ -334,7 +334,7 @@ fn refused(program: &'static str, error: &ProgramError) -> AttachError {
     }
 }
 
-fn is_occupied(error: &ProgramError) -> bool {
+pub(crate) fn is_occupied(error: &ProgramError) -> bool {
     is(error, nix::errno::Errno::EBUSY) || is(error, nix::errno::Errno::EEXIST)
 }
 
@@ -364,7 +364,7 @@ fn from_map(error: aya::maps::MapError) -> AttachError {
 }
 
 /// An error with its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -6,6 +6,7 @@ mod attach;
 #[allow(unsafe_code, reason = "maps the programs' memory")]
 mod memory;
 mod neighbours;
+pub mod probe;
 
 use std::io;
 use std::net::SocketAddr;

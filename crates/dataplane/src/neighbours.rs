@@ -247,7 +247,7 @@ impl Neighbours {
     }
 
     /// One question; `take` gets every answer.
-    fn ask(
+    pub(crate) fn ask(
         &mut self,
         question: RouteNetlinkMessage,
         flags: u16,
@@ -302,7 +302,7 @@ fn family(address: IpAddr) -> AddressFamily {
     }
 }
 
-fn address_and_mac(neighbour: &NeighbourMessage) -> Option<(IpAddr, Option<Mac>)> {
+pub(crate) fn address_and_mac(neighbour: &NeighbourMessage) -> Option<(IpAddr, Option<Mac>)> {
     let (mut address, mut mac) = (None, None);
     for attribute in &neighbour.attributes {
         match attribute {
