@@ -313,9 +313,12 @@ fn from_program(error: &ProgramError) -> Refusal {
         return Refusal::Because(chain(error));
     };
     let log = verifier_log.to_string();
-    // The verifier's last line is its statistics; the one before says what it dislikes.
+    // The last lines are statistics; the one before says what the verifier dislikes.
+    let statistics = ["processed ", "stack depth ", "verification time "];
     let mut lines = log.lines().rev().map(str::trim);
-    match lines.find(|line| !line.is_empty() && !line.starts_with("processed ")) {
+    let said = lines
+        .find(|line| !line.is_empty() && !statistics.iter().any(|start| line.starts_with(start)));
+    match said {
         Some(line) => Refusal::Because(format!("{io_error}: {line}")),
         None if io_error.kind() == std::io::ErrorKind::PermissionDenied => Refusal::Forbidden,
         None => Refusal::Because(io_error.to_string()),

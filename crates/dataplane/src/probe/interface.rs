@@ -11,7 +11,7 @@ use aya::programs::{
 use bpf_asm::program::ProgramKind;
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST};
 use netlink_packet_route::link::{
-    LinkAttribute, LinkFlags, LinkLayerType, LinkMessage, LinkXdp, State,
+    LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, State,
 };
 use netlink_packet_route::neighbour::{NeighbourMessage, NeighbourState};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -33,6 +33,8 @@ pub struct Interface {
     pub mtu: u32,
     /// Whether its frames are Ethernet's; the programs read no others.
     pub ethernet: bool,
+    /// What sort of virtual device it is, for example `veth`; none for hardware.
+    pub kind: Option<String>,
     /// The name of the XDP program that is attached, `?` where it can't be had.
     pub xdp_program: Option<String>,
     /// The hosts that it knows a MAC address of, or fails to find one for.
@@ -185,6 +187,7 @@ fn describe(link: &LinkMessage) -> Interface {
             link.header.link_layer_type,
             LinkLayerType::Ether | LinkLayerType::Loopback
         ),
+        kind: None,
         xdp_program: None,
         neighbours: Vec::new(),
     };
@@ -192,6 +195,12 @@ fn describe(link: &LinkMessage) -> Interface {
         match attribute {
             LinkAttribute::Mtu(mtu) => interface.mtu = *mtu,
             LinkAttribute::OperState(State::Up) => interface.running = true,
+            LinkAttribute::LinkInfo(infos) => {
+                interface.kind = infos.iter().find_map(|info| match info {
+                    LinkInfo::Kind(kind) => Some(kind.to_string()),
+                    _ => None,
+                });
+            }
             LinkAttribute::Xdp(xdp) => {
                 let id = xdp.iter().find_map(|attribute| match attribute {
                     LinkXdp::ProgId(id) => Some(*id),
