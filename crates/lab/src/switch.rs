@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::host::Place;
 use crate::keeper::Keeper;
 use crate::leftovers::{namespace_name, sweep};
+use crate::namespace;
 use crate::program::{Loaded, pass};
 use crate::{Host, HostOptions, LabError, ip, is_root};
 
@@ -66,6 +67,7 @@ impl Lab {
                 format!("link set {BRIDGE} up"),
             ],
         )?;
+        namespace::run(&switch, without_firewall)?;
         lab.pass = Some(Mutex::new(Loaded::new(pass()?)?));
         lab.switch = Some(switch);
         Ok(lab)
@@ -258,6 +260,14 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         self.keeper.finish();
+    }
+}
+
+/// A switch has no firewall: its frames aren't shown to the calling namespace's IP tables, where the kernel would by default.
+fn without_firewall() {
+    for table in ["arptables", "ip6tables", "iptables"] {
+        // Where there is no such file the kernel doesn't do it.
+        let _ = std::fs::write(format!("/proc/sys/net/bridge/bridge-nf-call-{table}"), "0");
     }
 }
 
