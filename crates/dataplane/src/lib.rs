@@ -21,6 +21,7 @@ use electrode_vr::{GroupId, OpNumber, ReplicaId, Time, View};
 
 pub use attach::AttachError;
 use attach::Loaded;
+pub use memory::Image;
 use memory::Maps;
 use neighbours::{Mac, Neighbours};
 
@@ -354,6 +355,12 @@ impl Dataplane {
     #[must_use]
     pub fn ring_has_record(&self) -> bool {
         self.host.memory().ring_has_record()
+    }
+
+    /// A copy of all shared memory, for tests and for reports of defects; meaningful while nobody writes.
+    #[must_use]
+    pub fn image(&self) -> Image {
+        self.host.memory().image()
     }
 
     /// The backup to whom one packet with `FLAG_BROADCAST` may be sent so that the kernel copies it to every backup whose

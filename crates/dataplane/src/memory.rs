@@ -89,6 +89,21 @@ pub(crate) struct Maps {
     ring_producer: Pages,
 }
 
+/// Everything that programs and user space share, at one moment: what must not change can be shown not to have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// Tail, wake word and blocks ([`Shared`]), as words.
+    pub shared: Vec<u64>,
+    /// The quorum slots.
+    pub slots: Vec<u64>,
+    /// [`Heard`] of each replica, as words.
+    pub heard: Vec<u64>,
+    /// [`Target`] of each replica, as words.
+    pub targets: Vec<u64>,
+    /// Bytes that have gone through the ring so far: what was reserved, and what was taken.
+    pub ring: [u64; 2],
+}
+
 const SHARED_TAIL: usize = core::mem::offset_of!(Shared, tail);
 const SHARED_WAKE: usize = core::mem::offset_of!(Shared, wake);
 const SHARED_BLOCKS: usize = core::mem::offset_of!(Shared, blocks);
@@ -125,6 +140,24 @@ impl Maps {
         self.targets
             .word(at + core::mem::offset_of!(Target, mac))
             .store(target.mac, Ordering::Release);
+    }
+
+    /// All of it. Not one atomic read: for moments in which nobody writes.
+    pub(crate) fn image(&self) -> Image {
+        let words = |pages: &Pages| {
+            let offsets = (0..pages.length.get()).step_by(8);
+            offsets
+                .map(|at| pages.word(at).load(Ordering::SeqCst))
+                .collect()
+        };
+        let position = |pages: &Pages| pages.word(0).load(Ordering::SeqCst);
+        Image {
+            shared: words(&self.shared),
+            slots: words(&self.slots),
+            heard: words(&self.heard),
+            targets: words(&self.targets),
+            ring: [position(&self.ring_producer), position(&self.ring_consumer)],
+        }
     }
 
     fn word(&self, word: Word) -> &AtomicU64 {
