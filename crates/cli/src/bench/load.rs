@@ -1,6 +1,6 @@
 //! The clients: each asks, waits for its answer, and asks again, all in one thread that owns its reactor.
 //!
-//! A turn of the loop is one epoll_wait, one recvmmsg and one sendmmsg, whatever the number of clients that had news.
+//! A turn of the loop is one recvmmsg and one sendmmsg, whatever the number of clients that had news.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -16,11 +16,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::BenchError;
 use super::recorder::Recorder;
-use super::socket::{Receiver, Sender, open};
+use super::socket::{PATIENCE, Receiver, Sender, open};
 use super::workload::{Application, OVERHEAD, Workload};
 
 /// How often the sessions' timers are looked at.
-const TICK: Duration = Duration::from_millis(10);
+const TICK: Duration = PATIENCE;
 
 /// What to run.
 #[derive(Debug)]
@@ -97,14 +97,11 @@ impl Load {
         let mut next_tick = clients.now().plus(nanos(TICK));
         while clients.open > 0 {
             clients.sender.flush();
-            let left = next_tick.0.saturating_sub(clients.now().0);
-            if self.receiver.wait(Duration::from_nanos(left))? {
-                let count = self.receiver.receive()?;
-                let now = clients.now();
-                for index in 0..count {
-                    let (from, bytes) = self.receiver.datagram(index);
-                    clients.on_datagram(now, from, bytes);
-                }
+            let count = self.receiver.receive()?;
+            let now = clients.now();
+            for index in 0..count {
+                let (from, bytes) = self.receiver.datagram(index);
+                clients.on_datagram(now, from, bytes);
             }
             let now = clients.now();
             if now >= next_tick {

@@ -10,18 +10,19 @@ use nix::errno::Errno;
 use nix::sys::socket::{
     MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmmsg, setsockopt, sockopt,
 };
-use rustix::event::{Timespec, epoll};
 
 /// Datagrams in one system call.
 const BATCH: usize = 32;
 
+/// The longest that [`Receiver::receive`] waits.
+pub(super) const PATIENCE: Duration = Duration::from_millis(10);
+
 /// What the socket may hold back in each direction, in bytes, as far as the system allows.
 const SOCKET_BYTES: usize = 4 << 20;
 
-/// The receiving half, with the epoll instance that waits for it.
+/// The receiving half.
 pub(super) struct Receiver {
     socket: Arc<UdpSocket>,
-    epoll: rustix::fd::OwnedFd,
     headers: MultiHeaders<SockaddrStorage>,
     bytes: Vec<u8>,
     /// Room for one datagram.
@@ -46,19 +47,11 @@ pub(super) fn open(replicas: &[SocketAddr], slot: usize) -> io::Result<(Receiver
         _ => (Ipv4Addr::UNSPECIFIED, 0).into(),
     };
     let socket = Arc::new(UdpSocket::bind(local)?);
-    socket.set_nonblocking(true)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
     setsockopt(&socket, sockopt::RcvBuf, &SOCKET_BYTES)?;
     setsockopt(&socket, sockopt::SndBuf, &SOCKET_BYTES)?;
-    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-    epoll::add(
-        &epoll,
-        &socket,
-        epoll::EventData::new_u64(0),
-        epoll::EventFlags::IN,
-    )?;
     let receiver = Receiver {
         socket: socket.clone(),
-        epoll,
         headers: MultiHeaders::preallocate(BATCH, None),
         bytes: vec![0; slot * BATCH],
         slot,
@@ -79,25 +72,8 @@ pub(super) fn open(replicas: &[SocketAddr], slot: usize) -> io::Result<(Receiver
 }
 
 impl Receiver {
-    /// Waits until there is something, or for `timeout` at most; says whether there is.
-    pub(super) fn wait(&self, timeout: Duration) -> io::Result<bool> {
-        let timeout = Timespec {
-            tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: timeout.subsec_nanos().into(),
-        };
-        let mut events = [epoll::Event {
-            flags: epoll::EventFlags::empty(),
-            data: epoll::EventData::new_u64(0),
-        }];
-        match epoll::wait(&self.epoll, &mut events, Some(&timeout)) {
-            Ok(count) => Ok(count > 0),
-            Err(rustix::io::Errno::INTR) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Receives what there is, one batch at most, and says how many datagrams it is. What is left makes the next
-    /// [`Receiver::wait`] return at once.
+    /// Waits for a datagram, for [`PATIENCE`] at most, and takes with it what else there is, one batch at most; says how
+    /// many it took. Waiting in the receiving call itself spares a call to an epoll, and its wake-up, per answer.
     pub(super) fn receive(&mut self) -> io::Result<usize> {
         let mut slots = self.bytes.chunks_exact_mut(self.slot);
         let mut slices: [[IoSliceMut<'_>; 1]; BATCH] =
@@ -107,7 +83,7 @@ impl Receiver {
             fd,
             &mut self.headers,
             slices.iter_mut(),
-            MsgFlags::MSG_DONTWAIT,
+            MsgFlags::MSG_WAITFORONE,
             None,
         ) {
             Ok(messages) => {
