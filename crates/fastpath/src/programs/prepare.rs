@@ -89,8 +89,12 @@ pub(super) fn build() -> Result<Program, BuildError> {
 
             let first = number(header, field!(Header, first));
             let last = number(header, field!(Header, op));
-            let range =
-                first.eq(0u64) | first.gt(last) | last.gt(OP_MASK) | (last - first).ge(BATCH_OPS);
+            let commit = number(header, field!(Header, commit));
+            let range = first.eq(0u64)
+                | first.gt(last)
+                | last.gt(OP_MASK)
+                | (last - first).ge(BATCH_OPS)
+                | commit.gt(OP_MASK);
             f.if_rare(range, malformed);
             f.if_rare(parsed.payload.gt(MESSAGE_BYTES as u64), || {
                 leave(f, field!(Counters, prepare_large), XDP_PASS);
@@ -205,7 +209,8 @@ fn body_end<'f>(packet: &Packet<'f>, parsed: &Parsed<'f>, short: impl Fn()) -> V
         + parsed.udp
 }
 
-/// R8: as many entries as ops, and their lengths add up to the body's.
+/// R8: as many entries as ops, their lengths add up to the body's, and the padding is zeros: user space refuses any other, and
+/// it can't refuse what was acknowledged.
 fn walk_entries<'f>(f: Function<'f, Xdp>, parsed: &Parsed<'f>, entries: Val<'f, u64>) {
     let packet = f.packet();
     let malformed = || leave(f, field!(Counters, prepare_malformed), XDP_DROP);
@@ -220,7 +225,13 @@ fn walk_entries<'f>(f: Function<'f, Xdp>, parsed: &Parsed<'f>, entries: Val<'f, 
             .to_native()
             .cast::<u64>();
         f.require(length.le(MESSAGE_BYTES as u64), malformed);
-        at.set(at.get() + ENTRY_HEADER_BYTES as u64 + ((length + 7u64) & !7u64));
+        // The word that the entry ends with, and how many of its bytes are the op's: 8 where there is no padding (also of an
+        // empty op, whose last word is its header's). Shifted twice, since a shift by 64 isn't one.
+        let last = at.get() + (ENTRY_HEADER_BYTES as u64 - 8) + ((length + 7u64) & !7u64);
+        let word = packet.view_with::<u64>(last, UDP_MAX + MESSAGE_BYTES as u64, 8, malformed);
+        let but_one = ((length - 1u64) & 7u64) << 3u64;
+        f.require(((word.read() >> but_one) >> 8u64).eq(0u64), malformed);
+        at.set(last + 8u64);
     });
     f.require(at.get().eq(end), malformed);
 }
