@@ -276,6 +276,11 @@ pub(crate) fn decoded(message: &[u8]) -> (u8, Message) {
     }
 }
 
+/// Whether user space can read it.
+pub(crate) fn decodes(message: &[u8]) -> bool {
+    decode(message, &KEY).is_ok()
+}
+
 /// Demands that `frame` is the answer to `asked`: the same way back, and a PrepareOk of `me`.
 #[track_caller]
 pub(crate) fn assert_answer(frame: &[u8], asked: &Frame, me: u8, view: u64, op: u64, last_op: u64) {

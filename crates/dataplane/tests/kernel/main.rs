@@ -10,5 +10,7 @@
 
 mod frame;
 mod group;
+mod objects;
 mod prepare;
+mod refused;
 mod waking;
