@@ -9,6 +9,10 @@ use super::finding::Finding;
 /// The largest IP packet that the fast path handles: 1472 bytes of message behind IPv4 and UDP headers.
 const FULL_MTU: u32 = 1500;
 
+/// `dispatch` alone, with empty maps, passes everything on.
+const VETH_REMEDY: &str = "one that passes everything will do: `electrode dump --program dispatch --format elf --output \
+    pass.o`, and at the other end `ip link set dev NAME xdp obj pass.o sec xdp`";
+
 pub(super) fn examine(name: &str) -> Vec<Finding> {
     let subject = format!("interface {name}");
     let interface = match probe::interface(name) {
@@ -30,7 +34,7 @@ pub(super) fn examine(name: &str) -> Vec<Finding> {
     findings.push(xdp(name, &interface));
     if interface.kind.as_deref() == Some("veth") {
         let detail = "one end of a pair; what XDP_TX sends is lost unless the other end has an XDP program too";
-        findings.push(Finding::note("veth", detail).remedy("one that passes everything will do"));
+        findings.push(Finding::note("veth", detail).remedy(VETH_REMEDY));
     }
     findings.push(tc(name));
     let settings = Command::new("ethtool").args(["-k", name]).output();
