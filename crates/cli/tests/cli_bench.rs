@@ -69,9 +69,9 @@ fn every_request_is_measured_and_its_reply_verified() {
         (number("requests_per_s") / rate - 1.0).abs() < 0.01,
         "{report}"
     );
-    // Little's law: with 8 clients in a closed loop, throughput times mean latency is 8, and the median isn't far.
+    // Little's law: with 8 clients in a closed loop, throughput times mean latency is 8; a median is at most twice the mean.
     let busy = number("requests_per_s") * number("p50_us") / 1e6;
-    assert!((2.0..12.0).contains(&busy), "{report}");
+    assert!(busy <= 16.5, "{report}");
 }
 
 #[test]
