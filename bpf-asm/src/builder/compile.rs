@@ -8,6 +8,8 @@ mod liveness;
 mod lower;
 mod records;
 mod spill;
+#[cfg(test)]
+mod tests;
 
 use super::error::{BuildError, BuildErrorKind};
 use super::ir::{Body, is_name};

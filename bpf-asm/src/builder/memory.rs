@@ -92,6 +92,12 @@ impl<'f, S> Ptr<'f, S> {
     where
         T::Value: Int,
     {
+        const {
+            assert!(
+                <T::Value as Scalar>::BITS >= 32,
+                "atomics are 32 or 64 bits wide"
+            )
+        };
         let value = value.operand(self.body);
         self.atomic::<T>(AtomicOp::FetchAdd, self.offset(field), value, None)
     }
@@ -102,6 +108,12 @@ impl<'f, S> Ptr<'f, S> {
     where
         T::Value: Int,
     {
+        const {
+            assert!(
+                <T::Value as Scalar>::BITS >= 32,
+                "atomics are 32 or 64 bits wide"
+            )
+        };
         let src = value.operand(self.body);
         let (base, offset) = self.body.reachable(self.base, self.offset(field));
         self.body.emit(Op::Atomic {
@@ -126,6 +138,12 @@ impl<'f, S> Ptr<'f, S> {
     where
         T::Value: Int,
     {
+        const {
+            assert!(
+                <T::Value as Scalar>::BITS >= 32,
+                "atomics are 32 or 64 bits wide"
+            )
+        };
         let (expected, new) = (expected.operand(self.body), new.operand(self.body));
         self.atomic::<T>(
             AtomicOp::CompareExchange,
