@@ -8,9 +8,11 @@
 //! a gap; 7 passed packets on with their head moved; 8 dropped Prepares of a newer view; 9 took Prepares without a sign of life;
 //! 10 believed packets that it hadn't checked.
 
+mod foreign;
 mod frame;
 mod group;
 mod objects;
 mod prepare;
+mod prepare_ok;
 mod refused;
 mod waking;
