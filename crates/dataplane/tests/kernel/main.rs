@@ -14,5 +14,6 @@ mod group;
 mod objects;
 mod prepare;
 mod prepare_ok;
+mod races;
 mod refused;
 mod waking;
