@@ -87,6 +87,22 @@ impl Child {
         Ok(rustix::process::kill_process(pid, signal)?)
     }
 
+    /// SIGSTOP: the process stands still, and whatever it left in the kernel goes on.
+    ///
+    /// # Errors
+    /// As [`Child::signal`].
+    pub fn pause(&self) -> std::io::Result<()> {
+        self.signal(rustix::process::Signal::STOP)
+    }
+
+    /// SIGCONT: the end of [`Child::pause`].
+    ///
+    /// # Errors
+    /// As [`Child::signal`].
+    pub fn resume(&self) -> std::io::Result<()> {
+        self.signal(rustix::process::Signal::CONT)
+    }
+
     /// SIGKILL, as of a machine that loses power, and waits until it is gone.
     ///
     /// # Errors

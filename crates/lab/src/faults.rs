@@ -45,6 +45,20 @@ impl Host {
     /// # Errors
     /// The kernel refuses the program, or on the loopback device.
     pub fn set_faults(&self, faults: Faults) -> Result<(), LabError> {
+        self.set_shares(faults, 0)
+    }
+
+    /// As [`Host::set_faults`], but only for UDP datagrams that were sent from `source_port` (without IP options or
+    /// extension headers): with it a test can hit the replicas' messages and spare the clients'.
+    ///
+    /// # Errors
+    /// As [`Host::set_faults`].
+    pub fn set_faults_from(&self, source_port: u16, faults: Faults) -> Result<(), LabError> {
+        self.set_shares(faults, source_port)
+    }
+
+    /// Port 0 stands for every packet.
+    fn set_shares(&self, faults: Faults, source_port: u16) -> Result<(), LabError> {
         let place = self.placed("faults")?;
         let mut loaded = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
         if loaded.is_none() {
@@ -61,8 +75,8 @@ impl Host {
             duplicate,
             reorder,
         } = faults;
-        let shares = [drop, corrupt, duplicate, reorder];
-        array::<[u32; 4]>(ebpf, program::SHARES)?
+        let shares = [drop, corrupt, duplicate, reorder, source_port.into()];
+        array::<[u32; 5]>(ebpf, program::SHARES)?
             .set(0, shares, 0)
             .map_err(refused("setting faults"))
     }

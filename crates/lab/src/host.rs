@@ -152,6 +152,15 @@ impl Host {
         Ok(loaded)
     }
 
+    /// The names of the classifiers that TCX links attach to the egress of `eth0`, whoever attached them.
+    ///
+    /// # Errors
+    /// The kernel has no TCX (before Linux 6.6), the lab is gone, or on the loopback device.
+    pub fn egress_links(&self) -> Result<Vec<String>, LabError> {
+        let place = self.placed("a program")?;
+        crate::program::egress_links(&place.namespace, self.interface())
+    }
+
     /// Pulls the cable at the switch: the host sees its carrier vanish and keeps its addresses.
     ///
     /// # Errors

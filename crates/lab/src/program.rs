@@ -75,6 +75,16 @@ impl Loaded {
     }
 }
 
+/// Who is attached to the egress by TCX links, by name.
+pub(crate) fn egress_links(namespace: &str, interface: &str) -> Result<Vec<String>, LabError> {
+    let query = || SchedClassifier::query_tcx(interface, TcAttachType::Egress);
+    let (_, programs) = namespace::run(namespace, query)?
+        .map_err(refused(&format!("asking for the links of {interface}")))?;
+    let name =
+        |program: &aya::programs::ProgramInfo| String::from_utf8_lossy(program.name()).into_owned();
+    Ok(programs.iter().map(name).collect())
+}
+
 /// The program that every port of the switch has. Frames that a host sends by XDP_TX vanish without a trace when the
 /// other end of its veth pair has no XDP program.
 pub(crate) fn pass() -> Result<Program, LabError> {

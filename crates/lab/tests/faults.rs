@@ -186,3 +186,43 @@ fn the_share_that_is_to_be_damaged_arrives_damaged_or_not_at_all() {
     let counted = b.fault_counts().unwrap().corrupted;
     assert!(counted >= harmed, "{counted}");
 }
+
+#[test]
+fn faults_from_a_port_spare_the_others() {
+    let Some((_lab, a, b)) = two_hosts() else {
+        return;
+    };
+    let socket = |host: &Host, ip: std::net::IpAddr| {
+        host.in_namespace(|| UdpSocket::bind((ip, 0)).unwrap())
+            .unwrap()
+    };
+    let everything = Faults {
+        drop: 1024,
+        ..Faults::default()
+    };
+    for (here, there) in [
+        (a.ip(), b.ip()),
+        (a.ipv6().into(), std::net::IpAddr::from(b.ipv6())),
+    ] {
+        let receiver = socket(&b, there);
+        receiver
+            .set_read_timeout(Some(Duration::from_millis(200)))
+            .unwrap();
+        let to = receiver.local_addr().unwrap();
+        let [hit, spared] = [socket(&a, here), socket(&a, here)];
+        let port = hit.local_addr().unwrap().port();
+        b.set_faults_from(port, everything).unwrap();
+        let mut seen = Vec::new();
+        for _ in 0..50 {
+            hit.send_to(b"h", to).unwrap();
+            spared.send_to(b"s", to).unwrap();
+        }
+        let mut buffer = [0; 8];
+        while let Ok(length) = receiver.recv(&mut buffer) {
+            seen.extend_from_slice(&buffer[..length]);
+        }
+        assert_eq!(seen, [b's'; 50]);
+        b.set_faults(Faults::default()).unwrap();
+    }
+    assert_eq!(b.fault_counts().unwrap().dropped, 100);
+}

@@ -16,7 +16,7 @@ use bpf_asm::program::{MapDef, MapType, Program, ProgramKind};
 use crate::LabError;
 use crate::program::refused;
 
-/// `[u32; 4]`: drop, corrupt, duplicate, reorder; of 1024.
+/// `[u32; 5]`: drop, corrupt, duplicate, reorder, of 1024; and the source port of those concerned, 0 for all.
 pub(super) const SHARES: &str = "shares";
 /// `[u64; 4]`, in the same order.
 pub(super) const COUNTS: &str = "counts";
@@ -69,6 +69,12 @@ const SHARE: R = R::R7;
 const COUNT: R = R::R8;
 const SLOT: R = R::R9;
 
+/// Offset of the source port in [`SHARES`].
+const PORT: i16 = 16;
+
+/// UDP's number in an IP header.
+const UDP: i32 = 17;
+
 /// The stack word that a key or a byte is kept in.
 const SCRATCH: i16 = -8;
 
@@ -90,6 +96,7 @@ pub(super) fn program() -> Result<Program, LabError> {
     }
     release(c, fresh, pass, gone);
     c.bind(fresh);
+    spare_other_ports(c, pass);
     draw_drop(c, gone);
     draw_corrupt(c);
     draw_duplicate(c);
@@ -116,7 +123,7 @@ pub(super) fn program() -> Result<Program, LabError> {
         main,
         subprograms: Vec::new(),
         maps: vec![
-            array(SHARES, 16),
+            array(SHARES, 20),
             array(COUNTS, 32),
             array(
                 HELD,
@@ -148,6 +155,33 @@ fn release(c: &mut Assembler, fresh: Label, pass: Label, gone: Label) {
     c.bind(lost);
     put(c, EMPTY);
     c.goto(gone);
+}
+
+/// Goes on with datagrams of the source port that is named, and with all if none is.
+fn spare_other_ports(c: &mut Assembler, pass: Label) {
+    let [all, ipv4, protocol, other] = [c.label(), c.label(), c.label(), pass];
+    c.ldx_w(R::R1, SHARE, PORT).jeq32_imm(R::R1, 0, all);
+    // Where the protocol's number stands, and where the UDP header begins.
+    c.mov64_imm(R::R2, ETHERNET_BYTES + 9);
+    c.st_dw(R::R10, 2 * SCRATCH, (ETHERNET_BYTES + 20).into());
+    c.ldx_w(R::R1, SKB, SKB_PROTOCOL)
+        .jeq32_imm(R::R1, IPV4, ipv4);
+    c.mov64_imm(R::R2, ETHERNET_BYTES + 6);
+    c.st_dw(R::R10, 2 * SCRATCH, (ETHERNET_BYTES + 40).into());
+    c.bind(ipv4).st_dw(R::R10, SCRATCH, 0).mov64(R::R1, SKB);
+    scratch_byte(c, R::R3);
+    c.mov64_imm(R::R4, 1).call(LOAD_BYTES);
+    c.jne64_imm(R::R0, 0, other)
+        .ldx_b(R::R1, R::R10, SCRATCH)
+        .jeq64_imm(R::R1, UDP, protocol);
+    c.goto(other).bind(protocol);
+    c.mov64(R::R1, SKB).ldx_dw(R::R2, R::R10, 2 * SCRATCH);
+    scratch_byte(c, R::R3);
+    c.mov64_imm(R::R4, 2).call(LOAD_BYTES);
+    c.jne64_imm(R::R0, 0, other);
+    c.ldx_h(R::R1, R::R10, SCRATCH).be16(R::R1);
+    c.ldx_w(R::R2, SHARE, PORT).jne64(R::R1, R::R2, other);
+    c.bind(all);
 }
 
 fn draw_drop(c: &mut Assembler, gone: Label) {
