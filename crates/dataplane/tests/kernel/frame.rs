@@ -147,6 +147,23 @@ impl Frame {
     }
 }
 
+/// What a network card does with an untagged datagram whose sum the stack left to it: it sums from UDP's header on, over what
+/// the stack wrote into the sum's place (the pseudo header's sum), and writes the complement there.
+pub(crate) fn finish_sum(bytes: &[u8]) -> Vec<u8> {
+    let udp = if bytes[12..14] == [0x08, 0x00] {
+        34
+    } else {
+        54
+    };
+    let finished = match !sum(&bytes[udp..]) {
+        0 => 0xffff,
+        sum => sum,
+    };
+    let mut bytes = bytes.to_vec();
+    bytes[udp + 6..udp + 8].copy_from_slice(&finished.to_be_bytes());
+    bytes
+}
+
 fn octets(address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(v4) => v4.octets().to_vec(),

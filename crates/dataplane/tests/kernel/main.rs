@@ -8,6 +8,7 @@
 //! a gap; 7 passed packets on with their head moved; 8 dropped Prepares of a newer view; 9 took Prepares without a sign of life;
 //! 10 believed packets that it hadn't checked.
 
+mod broadcast;
 mod foreign;
 mod frame;
 mod group;
