@@ -286,7 +286,7 @@ impl<S: StateMachine> Replica<S> {
         match message {
             Message::Hello { nonce, group } => self.on_hello(from, nonce, group, out),
             Message::HelloOk { nonce, group } => self.on_hello_ok(from, nonce, group, out),
-            Message::Bootstrap { nonce, group } => self.on_bootstrap(from, nonce, group, out),
+            Message::Bootstrap { nonce, group } => self.on_bootstrap(nonce, group, out),
             Message::Recovery { nonce, promised } => self.on_recovery(from, nonce, promised, out),
             message => match self.status {
                 Status::Starting => {}

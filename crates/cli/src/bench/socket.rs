@@ -183,8 +183,9 @@ mod tests {
             }
             let mut seen = 0;
             while seen < count {
-                assert!(receiver.wait(Duration::from_secs(5)).unwrap());
-                for index in 0..receiver.receive().unwrap() {
+                let received = receiver.receive().unwrap();
+                assert!(received > 0, "{seen} of {count} have come");
+                for index in 0..received {
                     assert_eq!(
                         receiver.datagram(index),
                         (Some(address), &vec![seen as u8; seen][..])
@@ -192,7 +193,6 @@ mod tests {
                     seen += 1;
                 }
             }
-            assert!(!receiver.wait(Duration::ZERO).unwrap());
             assert_eq!(receiver.receive().unwrap(), 0);
         }
     }

@@ -72,10 +72,8 @@ pub(super) fn build() -> Result<Program, BuildError> {
         });
         let op = number(header, field!(Header, op));
         let progress = number(header, field!(Header, first));
-        f.if_rare(
-            op.eq(0u64) | op.gt(progress) | progress.gt(newest),
-            malformed,
-        );
+        // Op 0 is how a backup of an empty log answers an idle primary: no slot has it, and it is passed up as a life sign.
+        f.if_rare(op.gt(progress) | progress.gt(newest), malformed);
         let no_slot = || leave(f, field!(Counters, prepare_ok_no_slot), XDP_PASS);
         f.if_rare((newest - op).ge(u64::from(SLOTS)), no_slot);
 

@@ -3,6 +3,7 @@
 //! f + 1 would be unsafe: a replica that lost its disk must not look like one at its first start. Replica 0 asks
 //! everybody; once all have said that they are new it names the group. Who restarts in between has another nonce, and
 //! who has the same nonce hasn't been normal since: so a Bootstrap may be repeated to it, whatever happened meanwhile.
+//! With an explicit bootstrap of one replica the operator vouches for that instead, and that replica tells the others.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -16,7 +17,7 @@ use crate::message::Message;
 use crate::state_machine::StateMachine;
 use crate::status::Status;
 
-/// Retries for which a new replica waits for replica 0's word when another says that there is a group already: when
+/// Retries for which a new replica waits for the word of the one that names the group when another says that there is a group already: when
 /// Bootstrap messages are lost, all who were new must not go to recovery at once, where nobody could bring them back.
 const GRACE: u64 = 10;
 
@@ -74,13 +75,19 @@ impl<S: StateMachine> Replica<S> {
         &mut self,
         from: ReplicaId,
         nonce: Nonce,
-        _group: GroupId,
+        of: GroupId,
         out: &mut Vec<Effect>,
     ) {
+        // By an explicit bootstrap the operator says that the whole group is new: whoever is new and was never heard by the
+        // one that bootstraps belongs to it. One that comes again with another nonce has lost what it knew.
+        let admits = self.first_start.explicit && self.status != Status::Starting;
         let undecided = self.status == Status::Starting && !self.first_start.explicit;
         let group = if undecided { GroupId(0) } else { self.group };
         let peer = &mut self.peers[from.index()];
         peer.hello = Some(nonce);
+        if admits && of == GroupId(0) {
+            peer.bootstrapped.get_or_insert(nonce);
+        }
         let same_life = peer.bootstrapped == Some(nonce);
         let message = if same_life && group != GroupId(0) {
             Message::Bootstrap { nonce, group }
@@ -107,7 +114,7 @@ impl<S: StateMachine> Replica<S> {
             return self.name_group_if_all_are_new(out);
         }
         // Replica 0 would have sent a Bootstrap if this replica were still part of the first start.
-        if from == ReplicaId(0) || self.config.index == ReplicaId(0) {
+        if from == ReplicaId(0) {
             return self.recover_into(group, out);
         }
         self.first_start.rumour.get_or_insert((group, self.now));
@@ -141,16 +148,9 @@ impl<S: StateMachine> Replica<S> {
         }
     }
 
-    pub(super) fn on_bootstrap(
-        &mut self,
-        from: ReplicaId,
-        nonce: Nonce,
-        group: GroupId,
-        out: &mut Vec<Effect>,
-    ) {
+    pub(super) fn on_bootstrap(&mut self, nonce: Nonce, group: GroupId, out: &mut Vec<Effect>) {
         let asked = self.status == Status::Starting && !self.first_start.explicit;
-        let mine = nonce == self.first_start.nonce && from == ReplicaId(0);
-        if !asked || !mine || group == GroupId(0) {
+        if !asked || nonce != self.first_start.nonce || group == GroupId(0) {
             return self.ignore_bootstrap();
         }
         self.begin_group(group, out);
@@ -177,7 +177,7 @@ impl<S: StateMachine> Replica<S> {
         let (new, all) = (self.first_start.new.len(), self.config.replicas - 1);
         match self.first_start.rumour {
             Some((group, _)) => alloc::format!(
-                "first start: there is a group ({:016x}) already; waiting for replica 0's word",
+                "first start: there is a group ({:016x}) already; waiting for the word of the one that named it",
                 group.0
             ),
             None => alloc::format!(
@@ -189,6 +189,6 @@ impl<S: StateMachine> Replica<S> {
     /// To another question, or the replica isn't at its first start.
     fn ignore_hello_ok(&self) {}
 
-    /// Not from replica 0, of another life, or the replica isn't at its first start.
+    /// Of another life, or the replica isn't at its first start.
     fn ignore_bootstrap(&self) {}
 }

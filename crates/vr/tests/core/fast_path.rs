@@ -440,7 +440,7 @@ fn hello_is_answered_without_touching_the_kernel() {
         nonce: Nonce(3),
         group: electrode_vr::GroupId(0),
     };
-    let answer = Message::HelloOk {
+    let answer = Message::Bootstrap {
         nonce: Nonce(3),
         group: GROUP,
     };

@@ -107,47 +107,47 @@ fn a_lost_bootstrap_is_repeated_to_the_same_life_only() {
 }
 
 #[test]
-fn bootstrap_is_taken_from_replica_0_for_the_own_nonce() {
+fn bootstrap_is_taken_once_and_for_the_own_nonce() {
     let (mut bench, nonce) = asking(1);
+    let bootstrap = |nonce, group| Message::Bootstrap { nonce, group };
+    assert_eq!(bench.hear(0, bootstrap(Nonce(4), GROUP)), []);
     assert_eq!(
-        bench.hear(
+        bench.hear(0, bootstrap(nonce, GROUP)),
+        [persist(0), entered("normal", 0, false)]
+    );
+    assert_eq!(bench.hear(0, bootstrap(nonce, GroupId(8))), []);
+}
+
+#[test]
+fn an_explicit_bootstrap_of_any_replica_takes_the_others_in_once() {
+    let mut bench = Bench::normal(config(3, 2));
+    let bootstrap = |nonce| Message::Bootstrap {
+        nonce: Nonce(nonce),
+        group: GROUP,
+    };
+    // Again for the same life, in case the first was lost; never for another: that one has lost what it knew.
+    assert_eq!(bench.hear(0, hello(5)), [send(0, bootstrap(5))]);
+    assert_eq!(bench.hear(1, hello(6)), [send(1, bootstrap(6))]);
+    assert_eq!(bench.hear(0, hello(5)), [send(0, bootstrap(5))]);
+    assert_eq!(bench.hear(0, hello(8)), [send(0, hello_ok(Nonce(8), 7))]);
+    // Who belongs to a group already isn't at its first start.
+    let member = Message::Hello {
+        nonce: Nonce(9),
+        group: GroupId(1),
+    };
+    let mut bench = Bench::normal(config(3, 2));
+    assert_eq!(bench.hear(0, member), [send(0, hello_ok(Nonce(9), 7))]);
+
+    let (mut new, nonce) = asking(0);
+    assert_eq!(
+        new.hear(
             2,
             Message::Bootstrap {
                 nonce,
                 group: GROUP
             }
-        ),
-        []
-    );
-    assert_eq!(
-        bench.hear(
-            0,
-            Message::Bootstrap {
-                nonce: Nonce(4),
-                group: GROUP
-            }
-        ),
-        []
-    );
-    assert_eq!(
-        bench.hear(
-            0,
-            Message::Bootstrap {
-                nonce,
-                group: GROUP
-            }
-        ),
-        [persist(0), entered("normal", 0, false)]
-    );
-    assert_eq!(
-        bench.hear(
-            0,
-            Message::Bootstrap {
-                nonce,
-                group: GroupId(8)
-            }
-        ),
-        []
+        )[..2],
+        [persist(0), entered("normal", 0, true)]
     );
 }
 
@@ -179,8 +179,11 @@ fn another_replicas_word_counts_when_replica_0_stays_silent() {
 fn everybody_answers_hello() {
     let (mut new, _) = asking(1);
     assert_eq!(new.hear(2, hello(5)), [send(2, hello_ok(Nonce(5), 0))]);
-    let mut normal = Bench::normal(config(3, 1));
-    assert_eq!(normal.hear(2, hello(5)), [send(2, hello_ok(Nonce(5), 7))]);
+    let (mut normal, group) = named();
+    assert_eq!(
+        normal.hear(2, hello(5)),
+        [send(2, hello_ok(Nonce(5), group.0))]
+    );
 }
 
 #[test]
