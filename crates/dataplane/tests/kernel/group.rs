@@ -38,6 +38,9 @@ pub(crate) struct Net {
 pub(crate) const V4: Net = Net { v6: false, tags: 0 };
 pub(crate) const V6: Net = Net { v6: true, tags: 0 };
 
+/// The longest headers that there are.
+pub(crate) const V6_TAGGED: Net = Net { v6: true, tags: 2 };
+
 /// Every kind of frame that the programs understand.
 pub(crate) const NETS: [Net; 6] = [
     V4,

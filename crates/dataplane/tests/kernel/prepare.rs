@@ -1,11 +1,13 @@
 //! `prepare` on a backup: what is stored, answered, passed on and dropped.
 
+use std::time::{Duration, Instant};
+
 use electrode_lab::root_or_skip;
 use electrode_vr::{Message, OpNumber, View};
 
 use crate::group::{
-    ALL, Group, NETS, V4, V6, VIEW, XDP_DROP, XDP_PASS, XDP_TX, assert_answer, decoded, entry,
-    prepare, sign,
+    ALL, Group, NETS, V4, V6, V6_TAGGED, VIEW, XDP_DROP, XDP_PASS, XDP_TX, assert_answer, decoded,
+    entry, prepare, sign,
 };
 use crate::waking::Sleeper;
 
@@ -94,7 +96,7 @@ fn gap_is_passed_intact() {
     if !root_or_skip("prepare in the kernel") {
         return;
     }
-    for net in NETS {
+    for net in [V4, V6_TAGGED] {
         let mut group = Group::backup(net);
         assert_eq!(group.receive(0, &prepare(VIEW, 1, &[3])).0, XDP_TX);
         group.moved();
@@ -142,28 +144,35 @@ fn older_view_is_dropped_but_one_per_interval_passes() {
         // Three views on: the primary is replica 0 again, but its old messages are old.
         group.dataplane.arm(View(VIEW + 3), false, OpNumber(1));
         group.moved();
-        for interval in 0..2 {
+        // A machine that is busy with other things may take longer than an interval for what should fit into one.
+        let mut intervals = 0;
+        for attempt in 0.. {
+            assert!(attempt < 50, "this machine is too slow to say anything");
+            std::thread::sleep(Duration::from_millis(55));
             let stale = |op| net.frame(0, 1, &prepare(VIEW, op, &[3])).bytes();
-            let began = std::time::Instant::now();
-            let frame = stale(1);
-            assert_eq!(group.run(&frame), (XDP_PASS, frame), "interval {interval}");
-            group.counted(&[
-                ("dispatch", "prepare", 1),
-                ("prepare", "passed_older_view", 1),
-            ]);
-            for op in [1, 2, 3] {
-                let frame = stale(op);
-                assert_eq!(group.run(&frame), (XDP_DROP, frame));
+            let began = Instant::now();
+            let verdicts = [1, 1, 2, 3].map(|op| {
+                let (verdict, after) = group.run(&stale(op));
+                assert_eq!(after, stale(op));
+                verdict
+            });
+            let moved = group.moved();
+            if began.elapsed() >= Duration::from_millis(50) {
+                continue;
             }
-            assert!(
-                began.elapsed().as_millis() < 50,
-                "this machine is too slow to say anything about an interval of 50 ms"
+            assert_eq!(verdicts, [XDP_PASS, XDP_DROP, XDP_DROP, XDP_DROP]);
+            assert_eq!(
+                moved,
+                [
+                    (("dispatch", "prepare"), 4),
+                    (("prepare", "passed_older_view"), 1),
+                    (("prepare", "dropped_older_view"), 3),
+                ]
             );
-            group.counted(&[
-                ("dispatch", "prepare", 3),
-                ("prepare", "dropped_older_view", 3),
-            ]);
-            std::thread::sleep(std::time::Duration::from_millis(60));
+            intervals += 1;
+            if intervals == 2 {
+                break;
+            }
         }
         assert_eq!(group.tail(), (3, 1));
         assert!(group.drain().is_empty());

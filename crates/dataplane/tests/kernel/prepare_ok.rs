@@ -5,7 +5,7 @@ use electrode_vr::{GroupId, Message, OpNumber, ReplicaId, Time, View};
 use electrode_wire::Key;
 
 use crate::group::{
-    GROUP, Group, KEY, NETS, V4, V6, VIEW, XDP_DROP, XDP_PASS, encoded_with, prepare_ok, sign,
+    GROUP, Group, KEY, V4, V6, V6_TAGGED, VIEW, XDP_DROP, XDP_PASS, encoded_with, prepare_ok, sign,
 };
 use crate::waking::Sleeper;
 
@@ -33,7 +33,7 @@ fn counts_distinct_backups_once() {
     if !root_or_skip("prepare_ok in the kernel") {
         return;
     }
-    for net in NETS {
+    for net in [V4, V6_TAGGED] {
         let mut group = Group::primary(net, 5);
         group.dataplane.open_slot(OpNumber(1));
         assert_eq!(acks(&mut group, 0), []);

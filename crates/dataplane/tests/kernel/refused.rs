@@ -5,7 +5,7 @@ use electrode_vr::{GroupId, Message, OpNumber, Prepare, View};
 use electrode_wire::Key;
 
 use crate::group::{
-    GROUP, Group, KEY, NETS, V4, V6, VIEW, XDP_DROP, XDP_PASS, XDP_TX, decodes, encoded_with,
+    GROUP, Group, KEY, V4, V6, V6_TAGGED, VIEW, XDP_DROP, XDP_PASS, XDP_TX, decodes, encoded_with,
     entry, prepare, sign,
 };
 
@@ -177,7 +177,7 @@ fn truncated_is_never_acknowledged() {
     if !root_or_skip("prepare in the kernel") {
         return;
     }
-    for net in NETS {
+    for net in [V4, V6_TAGGED] {
         let group = Group::backup(net);
         let before = group.dataplane.image();
         let frame = net.frame(0, 1, &prepare(VIEW, 1, &[30, 9])).bytes();
@@ -308,7 +308,9 @@ fn counts_and_lengths_that_do_not_match_the_body_are_dropped() {
     let right = prepare(VIEW, 1, &[5, 16]);
     let (op, first, entry_0, entry_1) = (32, 40, 80 + 16, 80 + 24 + 8 + 16);
     let max = 1 << 48;
-    let cases: &[(&str, &[(usize, u64, usize)])] = &[
+    // Each writes numbers: where, what, of how many bytes.
+    type Patch = (usize, u64, usize);
+    let cases: &[(&str, &[Patch])] = &[
         ("fewer ops than entries", &[(op, 1, 8)]),
         ("more ops than entries", &[(op, 3, 8)]),
         ("first 0", &[(first, 0, 8)]),
@@ -347,7 +349,8 @@ fn counts_and_lengths_that_do_not_match_the_body_are_dropped() {
         sign(&mut message);
         assert!(!decodes(&message), "{what}: user space wouldn't refuse it");
         let frame = V4.frame(0, 1, &message).bytes();
-        eprintln!("{what}");
+        // Shown when this fails.
+        println!("{what}");
         group.refuses(&frame, XDP_DROP, ("prepare", "dropped_malformed"));
     }
     // 65 entries are more than the kernel takes at once, and more than a frame of 1500 bytes holds.
@@ -393,7 +396,7 @@ fn what_user_space_cannot_decode_is_never_acknowledged() {
         sign(&mut message);
         if message[48..56] == right[48..56] {
             let byte = (80..message.len()).find(|at| message[*at] != right[*at]);
-            eprintln!("padding in byte {byte:?}");
+            println!("padding in byte {byte:?}");
         }
         assert!(!decodes(&message));
         let frame = V4.frame(0, 1, &message).bytes();
