@@ -42,6 +42,18 @@ fn stored(group: &Group) -> u64 {
 }
 
 #[test]
+fn an_idle_new_group_keeps_its_view() {
+    with_group(3, false, |group| {
+        // Several times the view-change time-out: what backups answer before the first op are life signs, too.
+        thread::sleep(std::time::Duration::from_millis(1500));
+        let views: Vec<u64> = (0..3)
+            .map(|index| group.status(index).unwrap().view)
+            .collect();
+        assert_eq!(views, [0, 0, 0]);
+    });
+}
+
+#[test]
 fn the_kernel_stores_and_counts_and_the_primary_makes_few_calls() {
     with_group(3, false, |group| {
         let mut client = Client::new(group, 1);

@@ -5,7 +5,7 @@ use std::fs;
 use electrode_replica::{Accelerate, InterfaceError, Options, RunError, StateError, run};
 use electrode_vr::ReplicaId;
 
-use crate::harness::Group;
+use crate::harness::{Client, Group};
 
 fn refusal(options: Options) -> RunError {
     run(options).expect_err("it must not start")
@@ -83,6 +83,24 @@ fn a_port_in_use_is_refused_with_a_hint() {
             .ends_with("is this replica running already?"),
         "{error}"
     );
+}
+
+#[test]
+fn an_explicit_bootstrap_of_one_replica_takes_the_others_in() {
+    let mut group = Group::idle(3, false);
+    // Without a third that could say it is new, so that only the operator's word can begin the group.
+    group.thread(Options {
+        bootstrap: true,
+        ..group.options(1)
+    });
+    let options = group.options(0);
+    group.thread(options);
+    let mut client = Client::new(&group, 1);
+    client.call(b"two of three");
+    let options = group.options(2);
+    group.thread(options);
+    client.call(b"all three");
+    group.wait_equal(2);
 }
 
 #[test]
