@@ -163,11 +163,11 @@ fn spare_other_ports(c: &mut Assembler, pass: Label) {
     c.ldx_w(R::R1, SHARE, PORT).jeq32_imm(R::R1, 0, all);
     // Where the protocol's number stands, and where the UDP header begins.
     c.mov64_imm(R::R2, ETHERNET_BYTES + 9);
-    c.st_dw(R::R10, 2 * SCRATCH, (ETHERNET_BYTES + 20).into());
+    c.st_dw(R::R10, 2 * SCRATCH, ETHERNET_BYTES + 20);
     c.ldx_w(R::R1, SKB, SKB_PROTOCOL)
         .jeq32_imm(R::R1, IPV4, ipv4);
     c.mov64_imm(R::R2, ETHERNET_BYTES + 6);
-    c.st_dw(R::R10, 2 * SCRATCH, (ETHERNET_BYTES + 40).into());
+    c.st_dw(R::R10, 2 * SCRATCH, ETHERNET_BYTES + 40);
     c.bind(ipv4).st_dw(R::R10, SCRATCH, 0).mov64(R::R1, SKB);
     scratch_byte(c, R::R3);
     c.mov64_imm(R::R4, 1).call(LOAD_BYTES);
