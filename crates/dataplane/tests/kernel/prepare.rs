@@ -6,8 +6,8 @@ use electrode_lab::root_or_skip;
 use electrode_vr::{Message, OpNumber, View};
 
 use crate::group::{
-    ALL, Group, NETS, V4, V6, V6_TAGGED, VIEW, XDP_DROP, XDP_PASS, XDP_TX, assert_answer, decoded,
-    entry, prepare, sign,
+    Group, INGRESS, NETS, V4, V6, V6_TAGGED, VIEW, XDP_DROP, XDP_PASS, XDP_TX, assert_answer,
+    decoded, entry, prepare, sign,
 };
 use crate::waking::Sleeper;
 
@@ -264,7 +264,7 @@ fn fenced_never_stores_nor_answers() {
         return;
     }
     for net in [V4, V6] {
-        let mut group = Group::new(net, 1, 3, ALL);
+        let mut group = Group::new(net, 1, 3, INGRESS);
         let frame = |op| net.frame(0, 1, &prepare(VIEW, op, &[3])).bytes();
         // Before the first arm, with a block of zeros; the view is that block's too.
         group.refuses(&frame(1), XDP_PASS, ("prepare", "passed_fenced"));
@@ -289,7 +289,8 @@ fn not_acked_when_role_is_primary() {
     if !root_or_skip("prepare in the kernel") {
         return;
     }
-    let mut group = Group::primary(V4, 3);
+    let mut group = Group::new(V4, 0, 3, INGRESS);
+    group.dataplane.arm(View(VIEW), true, OpNumber(0));
     for (sender, first) in [(0, 1), (1, 1), (2, 1), (0, 2)] {
         let mut message = prepare(VIEW, first, &[3]);
         message[6] = sender;

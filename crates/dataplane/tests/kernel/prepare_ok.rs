@@ -287,9 +287,9 @@ fn what_must_not_be_believed_changes_nothing() {
         let older = frame(1, &prepare_ok(1, VIEW - 1, 7, 7));
         group.refuses(&older, XDP_DROP, ("prepare_ok", "dropped_older_view"));
 
-        // Op 0; an op beyond what the sender says it has, beyond what was sent, beyond what there can be.
+        // An op beyond what the sender says it has, beyond what was sent, beyond what there can be.
         let max = 1 << 48;
-        for (op, last_op) in [(0, 7), (0, 0), (7, 8), (8, 8), (max, max), (7, u64::MAX)] {
+        for (op, last_op) in [(7, 0), (7, 8), (8, 8), (max, max), (7, u64::MAX)] {
             let mut message = right.clone();
             message[32..40].copy_from_slice(&u64::to_le_bytes(op));
             message[40..48].copy_from_slice(&u64::to_le_bytes(last_op));
@@ -430,6 +430,42 @@ fn acks_are_life_signs_and_progress() {
     assert_eq!(group.run(&frame.bytes()).0, XDP_DROP);
     let after = heard(&mut group);
     assert_eq!((after.len(), after[0].2), (1, OpNumber(3)));
+}
+
+/// A backup whose log is empty answers an idle primary with op 0: a sign of life that user space hears of too, and no ack.
+#[test]
+fn op_0_is_a_life_sign_and_no_ack() {
+    if !root_or_skip("prepare_ok in the kernel") {
+        return;
+    }
+    let mut group = Group::primary(V4, 3);
+    let frame = V4.frame(1, 0, &prepare_ok(1, VIEW, 0, 0)).bytes();
+    // Also with ops 1 and 1024 open, the second in the slot that op 0 would have.
+    for op in [0, 1, 1024] {
+        if op > 0 {
+            group.dataplane.open_slot(OpNumber(op));
+        }
+        let slots = group.dataplane.image().slots;
+        assert_eq!(group.run(&frame), (XDP_PASS, frame.clone()));
+        group.counted(&[
+            ("dispatch", "prepare_ok", 1),
+            ("prepare_ok", "passed_no_slot", 1),
+        ]);
+        assert_eq!(group.dataplane.image().slots, slots);
+        assert_eq!(acks(&mut group, 0), []);
+        let mut heard = Vec::new();
+        group.dataplane.heard(&mut heard);
+        let heard: Vec<(ReplicaId, OpNumber)> =
+            heard.iter().map(|(id, _, op)| (*id, *op)).collect();
+        assert_eq!(
+            heard,
+            if op < 1024 {
+                vec![(ReplicaId(1), OpNumber(0))]
+            } else {
+                vec![]
+            }
+        );
+    }
 }
 
 /// CLOCK_MONOTONIC, as the kernel tells times.

@@ -10,7 +10,7 @@ use electrode_vr::{ClientId, Entry, Message, OpNumber, Prepare, RequestNumber, V
 
 use super::{Dice, Network, PACKETS, PATIENCE};
 use crate::frame::Frame;
-use crate::group::{ALL, Group, V4, XDP_DROP, XDP_PASS, XDP_TX, decoded, encoded};
+use crate::group::{Group, INGRESS, V4, XDP_DROP, XDP_PASS, XDP_TX, decoded, encoded};
 
 /// The one op that this view's primary put at this place.
 fn entry_of(view: u64, op: u64) -> Entry {
@@ -40,7 +40,7 @@ fn two_cpus_race_with_fence_and_arm() {
     if !root_or_skip("prepare in the kernel") {
         return;
     }
-    let mut group = Group::new(V4, 1, 3, ALL);
+    let mut group = Group::new(V4, 1, 3, INGRESS);
     let network = Network::default();
     let mut answered: Vec<(u64, u64, u64)> = Vec::new();
     let mut backup = Backup::default();

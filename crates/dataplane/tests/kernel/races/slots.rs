@@ -10,7 +10,7 @@ use electrode_lab::root_or_skip;
 use electrode_vr::{OpNumber, View};
 
 use super::{Dice, Network, PACKETS, PATIENCE};
-use crate::group::{ALL, Group, V4, XDP_DROP, XDP_PASS, prepare_ok};
+use crate::group::{Group, INGRESS, V4, XDP_DROP, XDP_PASS, prepare_ok};
 
 /// Acks that were sent, by view and op: the senders, as bits. Entered before the packet is.
 type Sent = Mutex<BTreeMap<(u64, u64), u16>>;
@@ -38,7 +38,7 @@ fn two_cpus_race_for_slots_that_ops_share() {
     if !root_or_skip("prepare_ok in the kernel") {
         return;
     }
-    let mut group = Group::new(V4, 0, 5, ALL);
+    let mut group = Group::new(V4, 0, 5, INGRESS);
     let network = Network::default();
     let sent = Sent::default();
     let mut decided = HashSet::new();
