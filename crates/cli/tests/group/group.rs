@@ -117,6 +117,8 @@ impl Group {
             .arg(self.config())
             .arg("--state-dir")
             .arg(self.lab.scratch().join(format!("r{index}")))
+            // A replica that panics says so in two lines, which the log's end then shows.
+            .env("RUST_BACKTRACE", "0")
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log);
@@ -145,6 +147,16 @@ impl Group {
     pub(crate) fn live(&self) -> Vec<usize> {
         let live = |index: &usize| self.replicas[*index].child.is_some();
         (0..self.replicas.len()).filter(live).collect()
+    }
+
+    /// Whether a replica that should run is a process that has ended.
+    fn has_ended(&self, index: usize) -> bool {
+        let Some(child) = &self.replicas[index].child else {
+            return false;
+        };
+        // Nobody has waited for it, so its entry stays, as a zombie's.
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.pid()));
+        status.is_ok_and(|status| status.contains("State:\tZ"))
     }
 
     /// Runs the binary on the clients' host.
@@ -241,6 +253,15 @@ impl Group {
             if let Some(reports) = reports.filter(|reports| fits(reports)) {
                 return reports;
             }
+            let ended: Vec<&usize> = live
+                .iter()
+                .filter(|index| self.has_ended(**index))
+                .collect();
+            assert!(
+                ended.is_empty(),
+                "{what}: replicas {ended:?} ended by themselves\n{}",
+                self.describe()
+            );
             assert!(
                 Instant::now() < give_up,
                 "{what}: not within {PATIENCE:?}\n{}",
