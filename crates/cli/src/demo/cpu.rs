@@ -102,10 +102,19 @@ mod tests {
 
     #[test]
     fn a_process_that_works_uses_time() {
-        let before = of_process(std::process::id()).unwrap();
-        let sum = (0..3_000_000_u64).fold(0, |sum, n| std::hint::black_box(sum ^ n));
-        std::hint::black_box(sum);
-        assert!(of_process(std::process::id()).unwrap() > before);
+        // A process of its own: threads of this one come and go with the tests, and take their time with them.
+        let mut worker = std::process::Command::new("sh")
+            .args(["-c", "while :; do :; done"])
+            .spawn()
+            .unwrap();
+        let before = of_process(worker.id()).unwrap();
+        let worked = (0..500).any(|_| {
+            std::thread::sleep(Duration::from_millis(10));
+            of_process(worker.id()).unwrap() > before
+        });
+        worker.kill().unwrap();
+        worker.wait().unwrap();
+        assert!(worked);
         assert!(of_system().unwrap() > 0.0);
         assert!(of_process(u32::MAX).is_err());
     }
