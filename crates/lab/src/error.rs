@@ -36,6 +36,16 @@ pub enum LabError {
         /// Why it failed.
         source: io::Error,
     },
+    /// A link that was set up stays down.
+    #[error("{interface} in {namespace} doesn't come up: {shown}")]
+    LinkDown {
+        /// The interface.
+        interface: String,
+        /// Its namespace.
+        namespace: String,
+        /// What `ip link show` says of it.
+        shown: String,
+    },
     /// A program of the lab's own was refused by the kernel or by its loader.
     #[error("{doing}: {message}")]
     Program {

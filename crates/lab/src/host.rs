@@ -4,9 +4,14 @@ use std::ffi::OsStr;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use crate::keeper::Keeper;
 use crate::{Child, LabError, Loaded, ip, namespace};
+
+/// How long a link may take to carry frames after it was set up. The kernel does that in a work queue of its own, which a
+/// busy machine holds up.
+const LINK_PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a new host may have otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +48,36 @@ pub(crate) struct Place {
     pub(crate) namespace: String,
     pub(crate) switch: String,
     pub(crate) port: String,
+}
+
+impl Place {
+    /// Waits until frames pass in both directions. Before that they are dropped without a word, and an ARP request among
+    /// them is sent again after a whole second only.
+    pub(crate) fn wait_for_the_link(&self) -> Result<(), LabError> {
+        let ends = [
+            (&self.switch, self.port.as_str(), "state forwarding"),
+            (&self.namespace, "eth0", "state UP"),
+        ];
+        let started = Instant::now();
+        for (namespace, interface, wanted) in ends {
+            loop {
+                let show = ["-n", namespace, "-d", "link", "show", "dev", interface];
+                let shown = ip::run(&show)?;
+                if shown.contains("state UP") && shown.contains(wanted) {
+                    break;
+                }
+                if started.elapsed() > LINK_PATIENCE {
+                    return Err(LabError::LinkDown {
+                        interface: interface.to_owned(),
+                        namespace: namespace.clone(),
+                        shown: shown.trim().to_owned(),
+                    });
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Host {
@@ -169,12 +204,13 @@ impl Host {
         self.set_port("down")
     }
 
-    /// Puts the cable back.
+    /// Puts the cable back; frames pass when this returns.
     ///
     /// # Errors
     /// The lab is gone, or on the loopback device.
     pub fn link_up(&self) -> Result<(), LabError> {
-        self.set_port("up")
+        self.set_port("up")?;
+        self.placed("a link")?.wait_for_the_link()
     }
 
     fn set_port(&self, state: &str) -> Result<(), LabError> {

@@ -207,6 +207,7 @@ impl Lab {
                 "link set eth0 up".to_owned(),
             ],
         )?;
+        host.placed("a link")?.wait_for_the_link()?;
         Ok(host)
     }
 
