@@ -35,6 +35,15 @@ fn reaches(from: &Host, to: &Host, address: IpAddr, size: usize) -> bool {
     .unwrap()
 }
 
+fn pids_in(namespace: &str) -> Vec<u32> {
+    let output = Command::new("ip")
+        .args(["netns", "pids", namespace])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().filter_map(|pid| pid.parse().ok()).collect()
+}
+
 fn namespace_exists(name: &str) -> bool {
     Path::new("/run/netns").join(name).exists()
 }
@@ -216,6 +225,12 @@ fn namespaces_of_dead_processes_are_swept_and_those_of_living_ones_kept() {
         .args(["netns", "exec", &leftover, "sleep", "600"])
         .spawn()
         .unwrap();
+    // The sweep finds processes by the namespace that they are in; `ip` needs a moment to get there.
+    let started = Instant::now();
+    while !pids_in(&leftover).contains(&sleeper.id()) {
+        assert!(started.elapsed() < Duration::from_secs(20), "{leftover}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
     let lab = Lab::new("sweep").unwrap();
     assert!(!namespace_exists(&leftover));
     assert!(!sleeper.wait().unwrap().success());
