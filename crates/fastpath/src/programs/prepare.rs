@@ -29,6 +29,7 @@ const WAKE_BYTES: u64 = crate::abi::RING_BYTES as u64 / 4;
 struct Copied<'f> {
     view: Val<'f, u64>,
     key: [Val<'f, u64>; 2],
+    primary: Val<'f, u64>,
     index: Val<'f, u32>,
     answers: bpf_asm::builder::Cond<'f>,
 }
@@ -59,6 +60,7 @@ pub(super) fn build() -> Result<Program, BuildError> {
             let copied = Copied {
                 view: block.load(field!(Block, view)),
                 key: [0, 1].map(|at| block.at(field!(Block, key)).element(at).read()),
+                primary: block.load(field!(Block, primary)).cast::<u64>(),
                 index: block.load(field!(Block, index)),
                 answers: (block.load(field!(Block, flags)) & FLAG_ANSWER).ne(0u64),
             };
@@ -77,15 +79,12 @@ pub(super) fn build() -> Result<Program, BuildError> {
             f.if_rare(!is_peer(peer, parsed.family, parsed.source), || {
                 leave(f, field!(Counters, prepare_source), XDP_DROP);
             });
-            let primary = block.load(field!(Block, primary)).cast::<u64>();
 
             // Step 2.
             let view = number(header, field!(Header, view));
             f.if_rare(view.gt(copied.view), || {
                 leave(f, field!(Counters, prepare_newer), XDP_PASS)
             });
-            f.if_rare(view.lt(copied.view), || older_view(f, shared));
-            f.if_rare(sender.ne(primary), bad_index);
 
             let first = number(header, field!(Header, first));
             let last = number(header, field!(Header, op));
@@ -107,6 +106,13 @@ pub(super) fn build() -> Result<Program, BuildError> {
                 leave(f, field!(Counters, prepare_check), XDP_DROP)
             });
             walk_entries(f, &parsed, last - first + 1u64);
+            // The rest of step 2: what of it changes memory waits for the check.
+            let packet = f.packet();
+            let header = header::view(&packet, parsed.udp, malformed);
+            let view = number(header, field!(Header, view));
+            f.if_rare(view.lt(copied.view), || older_view(f, shared));
+            let sender = header.load(field!(Header, sender)).cast::<u64>();
+            f.if_rare(sender.ne(copied.primary), bad_index);
 
             // What the answer needs, now that the packet is known to be the primary's.
             udp.set(parsed.udp);
