@@ -11,6 +11,8 @@
 //! Who writes what: the tail by atomics of both sides; blocks, wake, targets by user space alone; slots opened by user
 //! space and marked by `prepare_ok`; heard by `prepare_ok` alone.
 
+use std::net::SocketAddr;
+
 /// Bits of the tail word that hold the op.
 pub const OP_BITS: u32 = 48;
 /// The op part of the tail word.
@@ -57,6 +59,28 @@ pub struct Peer {
     pub port: u32,
     /// 4 or 6.
     pub family: u32,
+}
+
+impl From<SocketAddr> for Peer {
+    fn from(address: SocketAddr) -> Peer {
+        let mut bytes = [0; 16];
+        let family = match address {
+            SocketAddr::V4(v4) => {
+                bytes[..4].copy_from_slice(&v4.ip().octets());
+                4
+            }
+            SocketAddr::V6(v6) => {
+                bytes.copy_from_slice(&v6.ip().octets());
+                6
+            }
+        };
+        let word = |at: usize| u64::from_ne_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
+        Peer {
+            address: [word(0), word(8)],
+            port: u32::from(address.port().to_be()),
+            family,
+        }
+    }
 }
 
 /// Everything that a program needs to know of one generation. Written whole before the tail names it, never while it does.
