@@ -472,6 +472,18 @@ impl Map {
         })
     }
 
+    /// The records of a ring buffer that weren't taken yet and aren't discarded, in order, also those that are still
+    /// reserved; taking none of them. For checks, not for readers: a kernel shows nobody a reserved record.
+    ///
+    /// # Errors
+    /// Other maps.
+    pub fn untaken(&self) -> Result<Vec<RingRecord>, MapError> {
+        self.with(|map| match &map.contents {
+            Contents::Ring(ring) => Ok(ring.untaken()),
+            _ => Err(wrong_kind(map)),
+        })
+    }
+
     /// A ring buffer's positions: what was reserved, and what was taken.
     ///
     /// # Errors

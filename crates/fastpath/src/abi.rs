@@ -13,6 +13,8 @@
 
 use std::net::SocketAddr;
 
+use zerocopy::{Immutable, IntoBytes};
+
 /// Bits of the tail word that hold the op.
 pub const OP_BITS: u32 = 48;
 /// The op part of the tail word.
@@ -50,7 +52,7 @@ pub const WAKE_ON_QUORUM: u64 = 1;
 pub const WAKE_ON_STORE: u64 = 2;
 
 /// A replica's address as the programs compare it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, IntoBytes, Immutable)]
 #[repr(C)]
 pub struct Peer {
     /// The address's bytes as they are on the wire, IPv4 in the first four.
@@ -84,7 +86,7 @@ impl From<SocketAddr> for Peer {
 }
 
 /// Everything that a program needs to know of one generation. Written whole before the tail names it, never while it does.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, IntoBytes, Immutable)]
 #[repr(C)]
 pub struct Block {
     /// The generation it belongs to.
@@ -126,7 +128,7 @@ pub struct Shared {
 }
 
 /// Where a copy of a Prepare goes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, IntoBytes, Immutable)]
 #[repr(C)]
 pub struct Target {
     /// Next hop's MAC: wire bytes in the low 48 bits, [`TARGET_RESOLVED`] when it is known. One word, so that it never tears.

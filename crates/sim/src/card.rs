@@ -65,7 +65,12 @@ struct State {
 
 impl Card {
     /// The card of a process that has just started.
-    pub(crate) fn new(own: SocketAddr, engine: Option<Engine>, random: Random, interleaving: Interleaving) -> Rc<Card> {
+    pub(crate) fn new(
+        own: SocketAddr,
+        engine: Option<Engine>,
+        random: Random,
+        interleaving: Interleaving,
+    ) -> Rc<Card> {
         Rc::new(Card(RefCell::new(State {
             engine,
             waiting: Default::default(),
@@ -90,13 +95,6 @@ impl Card {
     /// Detaches or attaches the programs; memory and those that run stay.
     pub(crate) fn set_attached(&self, attached: bool) {
         self.0.borrow_mut().attached = attached;
-    }
-
-    /// What reservations do from now: per mille that fail.
-    pub(crate) fn set_reserve_failure(&self, permille: u64) {
-        if let Some(engine) = &mut self.0.borrow_mut().engine {
-            engine.set_reserve_failure(permille);
-        }
     }
 
     /// The machine's clock, in nanoseconds.
@@ -124,7 +122,12 @@ impl Card {
     }
 
     /// A datagram that came in fragments, put together by the stack; the programs have seen and passed each of them.
-    pub(crate) fn arrive_fragments(&self, frames: &[Vec<u8>], payload: Vec<u8>, source: SocketAddr) {
+    pub(crate) fn arrive_fragments(
+        &self,
+        frames: &[Vec<u8>],
+        payload: Vec<u8>,
+        source: SocketAddr,
+    ) {
         let mut state = self.0.borrow_mut();
         if state.engine.is_some() && state.attached && !state.busy.contains(&true) {
             let cpu = state.random.index(CPUS);
@@ -185,7 +188,13 @@ impl Card {
     pub(crate) fn egress(&self, frame: Vec<u8>) -> Vec<Vec<u8>> {
         let mut state = self.0.borrow_mut();
         match &mut state.engine {
-            Some(engine) => engine.egress(frame),
+            Some(engine) => match engine.egress(frame) {
+                Ok(frames) => frames,
+                Err(what) => {
+                    state.events.push(Event::Fault { what });
+                    Vec::new()
+                }
+            },
             None => vec![frame],
         }
     }
@@ -199,12 +208,21 @@ impl Card {
 
     /// Every record that isn't taken yet and isn't discarded, submitted or not, as messages; for the checkers.
     pub(crate) fn untaken(&self) -> Vec<Vec<u8>> {
-        self.0.borrow().engine.as_ref().map(Engine::untaken).unwrap_or_default()
+        self.0
+            .borrow()
+            .engine
+            .as_ref()
+            .map(Engine::untaken)
+            .unwrap_or_default()
     }
 
     /// A word as it is, for the checkers: nothing runs before it.
     pub(crate) fn peek(&self, word: Word) -> u64 {
-        self.0.borrow().engine.as_ref().map_or(0, |engine| engine.load(word))
+        self.0
+            .borrow()
+            .engine
+            .as_ref()
+            .map_or(0, |engine| engine.load(word))
     }
 
     /// Bytes of the ring that are reserved and not taken.
@@ -214,7 +232,12 @@ impl Card {
 
     /// What the programs counted, by name, for reports.
     pub(crate) fn counters(&self) -> Vec<(String, u64)> {
-        self.0.borrow().engine.as_ref().map(Engine::counters).unwrap_or_default()
+        self.0
+            .borrow()
+            .engine
+            .as_ref()
+            .map(Engine::counters)
+            .unwrap_or_default()
     }
 }
 
@@ -308,18 +331,24 @@ impl State {
         };
         let before = engine.image();
         let verdict = engine.start(cpu, frame.to_vec(), u32::MAX);
-        let taint = |what: &str| Event::Tainted { what: what.to_owned() };
+        let taint = |what: &str| Event::Tainted {
+            what: what.to_owned(),
+        };
         if engine.image() != before {
-            self.events.push(taint("a frame that is to be refused changed a map"));
+            self.events
+                .push(taint("a frame that is to be refused changed a map"));
         }
         match verdict {
             Some(Verdict::Pass(after)) => {
                 if after != frame {
-                    self.events.push(taint("a frame that was passed up was changed"));
+                    self.events
+                        .push(taint("a frame that was passed up was changed"));
                 }
                 self.pass(&after);
             }
-            Some(Verdict::Send(_)) => self.events.push(taint("a frame that is to be refused was answered")),
+            Some(Verdict::Send(_)) => self
+                .events
+                .push(taint("a frame that is to be refused was answered")),
             Some(Verdict::Drop) => {}
             Some(Verdict::Fault(what)) => self.events.push(Event::Fault { what }),
             None => unreachable!("it was to run to its end"),

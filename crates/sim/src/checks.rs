@@ -19,7 +19,9 @@ mod tail;
 
 use std::collections::{BTreeMap, HashSet};
 
-use electrode_vr::{ClientId, Message, OpNumber, Promise, Reply, RequestNumber, Snapshot, Status, View};
+use electrode_vr::{
+    ClientId, Message, OpNumber, Promise, Reply, RequestNumber, Snapshot, Status, View,
+};
 
 use crate::card::Event;
 use crate::process::Process;
@@ -147,7 +149,14 @@ impl Checks {
         if now.commit > before {
             let leads = now.status == Status::Normal && now.role == electrode_vr::Role::Primary;
             let known = self.committed.digest(now.commit).is_some();
-            let verdict = committed::check(&mut self.committed, replica, before, now.commit, now.view, node);
+            let verdict = committed::check(
+                &mut self.committed,
+                replica,
+                before,
+                now.commit,
+                now.view,
+                node,
+            );
             self.require(committed::RULE, verdict);
             let verdict = self.states.check(&now, node);
             self.require(states::RULE, verdict);
@@ -157,7 +166,8 @@ impl Checks {
                 self.require(primaries::RULE, verdict);
                 // What a new primary finds committed elsewhere was acknowledged in an earlier view.
                 if !known {
-                    let verdict = quorum::counted(&self.acked, self.faults, now.view, node, now.commit);
+                    let verdict =
+                        quorum::counted(&self.acked, self.faults, now.view, node, now.commit);
                     self.require(quorum::RULE, verdict);
                 }
                 self.news.push((node, now.view, now.commit));
@@ -208,7 +218,11 @@ impl Checks {
     /// The kernel's part has been stopped; it accepted everything up to `last_op`, and never will more.
     pub(crate) fn fenced(&mut self, node: usize, last_op: OpNumber) {
         let life = &mut self.lives[node];
-        if let Some(end) = life.armed.take().and_then(|view| life.stored.get_mut(&view)) {
+        if let Some(end) = life
+            .armed
+            .take()
+            .and_then(|view| life.stored.get_mut(&view))
+        {
             *end = Some(last_op);
         }
     }
@@ -252,13 +266,22 @@ impl Checks {
     pub(crate) fn card_event(&mut self, process: &Process, disk: Option<Promise>, event: Event) {
         let node = process.id();
         match event {
-            Event::Accepted { generation, from, to } => {
+            Event::Accepted {
+                generation,
+                from,
+                to,
+            } => {
                 self.stored_by_kernels += to.saturating_sub(from);
-                let verdict = tail::accepted(&self.lives[node], process, disk, generation, from, to);
+                let verdict =
+                    tail::accepted(&self.lives[node], process, disk, generation, from, to);
                 self.require(tail::RULE, verdict);
             }
-            Event::Tainted { what } => self.require(tail::UNTOUCHED, Err(format!("replica {node}: {what}"))),
-            Event::Fault { what } => self.require(tail::SOUND, Err(format!("replica {node}: {what}"))),
+            Event::Tainted { what } => {
+                self.require(tail::UNTOUCHED, Err(format!("replica {node}: {what}")))
+            }
+            Event::Fault { what } => {
+                self.require(tail::SOUND, Err(format!("replica {node}: {what}")))
+            }
         }
     }
 
@@ -276,13 +299,25 @@ impl Checks {
     }
 
     /// After everything that one moment brought: what needs a look at several replicas.
-    pub(crate) fn look_at_all<'a>(&mut self, touched: usize, processes: impl Fn(usize) -> Option<&'a Process>) {
+    pub(crate) fn look_at_all<'a>(
+        &mut self,
+        touched: usize,
+        processes: impl Fn(usize) -> Option<&'a Process>,
+    ) {
         if let Some(process) = processes(touched) {
             let verdict = tail::check(process);
             self.require(tail::RULE, verdict);
         }
         for (node, view, commit) in std::mem::take(&mut self.news) {
-            let verdict = quorum::held(&self.acked, &self.lives, &self.committed, view, node, commit, &processes);
+            let verdict = quorum::held(
+                &self.acked,
+                &self.lives,
+                &self.committed,
+                view,
+                node,
+                commit,
+                &processes,
+            );
             self.require(quorum::RULE, verdict);
         }
     }

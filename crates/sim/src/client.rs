@@ -103,12 +103,20 @@ impl Client {
     /// is open, since its reply isn't kept for ever.
     fn may_begin(&self) -> bool {
         let room = if self.done == 0 { 1 } else { self.pipeline };
-        let oldest = self.open.first_key_value().map_or(self.next, |(number, _)| number.0);
+        let oldest = self
+            .open
+            .first_key_value()
+            .map_or(self.next, |(number, _)| number.0);
         self.open.len() < room && self.next < oldest + 8 && self.left > 0
     }
 
     pub(crate) fn next_at(&self) -> u64 {
-        let again = self.open.values().map(|open| open.again_at).min().unwrap_or(u64::MAX);
+        let again = self
+            .open
+            .values()
+            .map(|open| open.again_at)
+            .min()
+            .unwrap_or(u64::MAX);
         if self.may_begin() {
             again.min(self.think_until)
         } else {
@@ -168,7 +176,11 @@ impl Client {
     /// A value that nobody else writes.
     fn value(&mut self) -> Vec<u8> {
         let mut value = vec![u8::try_from(self.index).expect("few clients")];
-        value.extend(u16::try_from(self.next & 0xffff).expect("16 bits").to_le_bytes());
+        value.extend(
+            u16::try_from(self.next & 0xffff)
+                .expect("16 bits")
+                .to_le_bytes(),
+        );
         if self.large > 0 && self.random.chance(30) {
             value.resize(self.large, 0xaa);
         } else if self.random.chance(200) {
@@ -179,7 +191,9 @@ impl Client {
 
     /// What it last saw of a key, unless that is too long to be sent around.
     fn expected(&self, key: usize) -> Option<Vec<u8>> {
-        self.seen[key].clone().filter(|value| value.len() <= LONGEST_EXPECTED)
+        self.seen[key]
+            .clone()
+            .filter(|value| value.len() <= LONGEST_EXPECTED)
     }
 
     fn step(&mut self, key: usize) -> Step {
@@ -205,7 +219,12 @@ impl Client {
     }
 
     /// A reply arrives. An error is a violation of what clients are promised.
-    pub(crate) fn on_datagram(&mut self, bytes: &[u8], now: u64, known: &mut Known) -> Result<(), String> {
+    pub(crate) fn on_datagram(
+        &mut self,
+        bytes: &[u8],
+        now: u64,
+        known: &mut Known,
+    ) -> Result<(), String> {
         let Ok(reply) = decode_reply(bytes) else {
             return Ok(());
         };
@@ -227,19 +246,34 @@ impl Client {
             Reply::NotPrimary if newest => open.again_at = now + MS,
             Reply::Busy { retry_after_ms } => open.again_at = now + u64::from(retry_after_ms) * MS,
             Reply::NoSession if newest => {
-                return Err(format!("request {number} of client {}: no session is evicted in these runs", self.index));
+                return Err(format!(
+                    "request {number} of client {}: no session is evicted in these runs",
+                    self.index
+                ));
             }
-            Reply::TooLarge { limit } => return Err(format!("no op is too large in these runs, but {limit} is the limit")),
+            Reply::TooLarge { limit } => {
+                return Err(format!(
+                    "no op is too large in these runs, but {limit} is the limit"
+                ));
+            }
             _ => {}
         }
         Ok(())
     }
 
-    fn on_done(&mut self, number: RequestNumber, bytes: &[u8], now: u64, known: &mut Known) -> Result<(), String> {
+    fn on_done(
+        &mut self,
+        number: RequestNumber,
+        bytes: &[u8],
+        now: u64,
+        known: &mut Known,
+    ) -> Result<(), String> {
         let open = self.open.remove(&number).expect("it was just found");
         let client = self.index;
         if bytes.len() < REPLY_FRONT || key_of(&bytes[8..]) != key_of(&open.op) {
-            return Err(format!("client {client} got the reply to another request than its {number}"));
+            return Err(format!(
+                "client {client} got the reply to another request than its {number}"
+            ));
         }
         let place = place_of(bytes);
         if place <= open.after {
@@ -254,12 +288,17 @@ impl Client {
         let call = &mut self.history[open.call];
         let Some(outcome) = call.action.outcome(&bytes[REPLY_FRONT..]) else {
             let read = KvResult::decode(&bytes[REPLY_FRONT..]);
-            return Err(format!("request {number} of client {client} got no answer to {:?}: {read:?}", call.action));
+            return Err(format!(
+                "request {number} of client {client} got no answer to {:?}: {read:?}",
+                call.action
+            ));
         };
         if let Action::Single(key, step) = &call.action {
             self.seen[*key] = match (step, outcome.answers.first()) {
                 (Step::Get, Some(Answer::Value(value))) => value.clone(),
-                (Step::Put(value) | Step::CompareAndSwap(_, value), Some(Answer::Stored)) => Some(value.clone()),
+                (Step::Put(value) | Step::CompareAndSwap(_, value), Some(Answer::Stored)) => {
+                    Some(value.clone())
+                }
                 (_, Some(Answer::Mismatch(actual))) => actual.clone(),
                 (_, _) => self.seen[*key].take(),
             };

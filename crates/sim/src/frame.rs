@@ -59,7 +59,12 @@ impl Layout {
         let ip = if self.ipv6 {
             IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, net, 0, 0, 0, u16::from(last)))
         } else {
-            IpAddr::V4(Ipv4Addr::new(10, 0, u8::try_from(net).expect("0 or 1"), last))
+            IpAddr::V4(Ipv4Addr::new(
+                10,
+                0,
+                u8::try_from(net).expect("0 or 1"),
+                last,
+            ))
         };
         SocketAddr::new(ip, port)
     }
@@ -88,7 +93,13 @@ impl Layout {
     }
 
     /// The frames of one datagram: one, or fragments when it is longer than a packet.
-    pub(crate) fn frames(self, from: Host, to: SocketAddr, payload: &[u8], id: u16) -> Vec<Vec<u8>> {
+    pub(crate) fn frames(
+        self,
+        from: Host,
+        to: SocketAddr,
+        payload: &[u8],
+        id: u16,
+    ) -> Vec<Vec<u8>> {
         let source = self.address(from);
         let mut udp = Vec::with_capacity(8 + payload.len());
         udp.extend(source.port().to_be_bytes());
@@ -217,12 +228,20 @@ pub(crate) fn parse(frame: &[u8]) -> Result<Datagram<'_>, Unreadable> {
             let bytes: [u8; 16] = header[at..at + 16].try_into().expect("16 bytes");
             IpAddr::V6(bytes.into())
         };
-        (ip6(8), ip6(24), frame.get(ip + 40..ip + 40 + length).ok_or(short)?)
+        (
+            ip6(8),
+            ip6(24),
+            frame.get(ip + 40..ip + 40 + length).ok_or(short)?,
+        )
     } else {
         return Err(short);
     };
     let field = |at: usize| {
-        let bytes: [u8; 2] = udp.get(at..at + 2).ok_or(short)?.try_into().expect("2 bytes");
+        let bytes: [u8; 2] = udp
+            .get(at..at + 2)
+            .ok_or(short)?
+            .try_into()
+            .expect("2 bytes");
         Ok(u16::from_be_bytes(bytes))
     };
     let (source, destination) = (
@@ -288,7 +307,12 @@ mod tests {
 
     #[test]
     fn what_is_built_is_read_back() {
-        for (ipv6, vlan) in [(false, None), (false, Some(7)), (true, None), (true, Some(9))] {
+        for (ipv6, vlan) in [
+            (false, None),
+            (false, Some(7)),
+            (true, None),
+            (true, Some(9)),
+        ] {
             let layout = Layout { ipv6, vlan };
             let to = layout.address(Host::Replica(2));
             let payload = [7; 93];
@@ -302,7 +326,10 @@ mod tests {
 
     #[test]
     fn a_flipped_bit_in_an_ip_header_is_noticed() {
-        let layout = Layout { ipv6: false, vlan: None };
+        let layout = Layout {
+            ipv6: false,
+            vlan: None,
+        };
         let to = layout.address(Host::Replica(0));
         let frame = layout.frames(Host::Replica(1), to, &[1; 40], 5).remove(0);
         for bit in 14 * 8..34 * 8 {

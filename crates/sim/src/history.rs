@@ -95,20 +95,24 @@ impl Action {
                 compares,
                 success,
                 failure,
-            } => {
-                KvTxn {
-                    compares: compares
-                        .iter()
-                        .map(|(key, expected)| Compare {
-                            key: &names[*key],
-                            expected: expected.as_deref(),
-                        })
-                        .collect(),
-                    success: success.iter().map(|(key, step)| op(&names[*key], step)).collect(),
-                    failure: failure.iter().map(|(key, step)| op(&names[*key], step)).collect(),
-                }
-                .encode()
+            } => KvTxn {
+                compares: compares
+                    .iter()
+                    .map(|(key, expected)| Compare {
+                        key: &names[*key],
+                        expected: expected.as_deref(),
+                    })
+                    .collect(),
+                success: success
+                    .iter()
+                    .map(|(key, step)| op(&names[*key], step))
+                    .collect(),
+                failure: failure
+                    .iter()
+                    .map(|(key, step)| op(&names[*key], step))
+                    .collect(),
             }
+            .encode(),
         }
     }
 

@@ -22,6 +22,6 @@ mod trace;
 mod world;
 
 pub use checks::{Rule, Violation};
-pub use nic::Programs;
+pub use nic::{Programs, ProgramsError};
 pub use plan::{Acceleration, Plan};
 pub use run::{Failure, Report, Traced, run, run_traced};

@@ -50,16 +50,27 @@ fn parts(history: &[Call]) -> Vec<(Vec<usize>, Vec<&Call>)> {
         let keys = call.action.keys();
         for pair in keys.windows(2) {
             let (from, to) = (group[pair[0]], group[pair[1]]);
-            group.iter_mut().filter(|of| **of == from).for_each(|of| *of = to);
+            group
+                .iter_mut()
+                .filter(|of| **of == from)
+                .for_each(|of| *of = to);
         }
     }
     let mut parts: BTreeMap<usize, Vec<&Call>> = BTreeMap::new();
     for call in history {
-        parts.entry(group[call.action.keys()[0]]).or_default().push(call);
+        parts
+            .entry(group[call.action.keys()[0]])
+            .or_default()
+            .push(call);
     }
     parts
         .into_iter()
-        .map(|(of, calls)| ((0..group.len()).filter(|key| group[*key] == of).collect(), calls))
+        .map(|(of, calls)| {
+            (
+                (0..group.len()).filter(|key| group[*key] == of).collect(),
+                calls,
+            )
+        })
         .collect()
 }
 
@@ -134,8 +145,12 @@ impl<'a> Search<'a> {
         Search {
             calls,
             moments,
-            next: (0..=end).map(|at| if at == end { 0 } else { at + 1 }).collect(),
-            previous: (0..=end).map(|at| if at == 0 { end } else { at - 1 }).collect(),
+            next: (0..=end)
+                .map(|at| if at == end { 0 } else { at + 1 })
+                .collect(),
+            previous: (0..=end)
+                .map(|at| if at == 0 { end } else { at - 1 })
+                .collect(),
             begins,
             returns,
         }
@@ -167,7 +182,11 @@ impl<'a> Search<'a> {
         let mut stuck = 0;
         while open > 0 {
             let moment = self.moments.get(at).copied();
-            if let Some(Moment { call, returns: false }) = moment {
+            if let Some(Moment {
+                call,
+                returns: false,
+            }) = moment
+            {
                 let asked = self.calls[call];
                 let answer = asked.returned.as_ref().map(|(_, outcome)| outcome);
                 if let Some(then) = state.after(&asked.action, answer) {

@@ -39,14 +39,18 @@ pub(crate) fn place_of(reply: &[u8]) -> u64 {
 }
 
 fn word(bytes: &[u8], at: usize) -> u64 {
-    let bytes = bytes.get(at..at + 8).expect("ops and replies here have a front");
+    let bytes = bytes
+        .get(at..at + 8)
+        .expect("ops and replies here have a front");
     u64::from_le_bytes(bytes.try_into().expect("8 bytes"))
 }
 
 impl Ledger {
     /// Whether the op was executed.
     pub(crate) fn has(&self, (number, client): OpKey) -> bool {
-        self.latest.get(&client).is_some_and(|latest| *latest >= number)
+        self.latest
+            .get(&client)
+            .is_some_and(|latest| *latest >= number)
     }
 }
 
@@ -91,7 +95,11 @@ impl StateMachine for Ledger {
         let rest = snapshot.get(16 + 16 * latest.len()..).ok_or_else(short)?;
         let mut store = Kv::default();
         store.restore(rest)?;
-        *self = Ledger { store, executed, latest };
+        *self = Ledger {
+            store,
+            executed,
+            latest,
+        };
         Ok(())
     }
 
@@ -108,7 +116,13 @@ mod tests {
     fn op(number: u64, client: u64) -> Vec<u8> {
         let mut op = number.to_le_bytes().to_vec();
         op.extend(client.to_le_bytes());
-        op.extend(KvOp::Put { key: b"k", value: &[1, 2] }.encode());
+        op.extend(
+            KvOp::Put {
+                key: b"k",
+                value: &[1, 2],
+            }
+            .encode(),
+        );
         op
     }
 

@@ -4,8 +4,8 @@
 
 use std::process::ExitCode;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -80,10 +80,13 @@ fn work(options: &Options) -> Result<bool> {
         return speed();
     }
     match (options.seed, options.hours) {
-        (Some(_), Some(_)) => bail!("--seed is one run; --hours looks for new seeds: give one of them"),
+        (Some(_), Some(_)) => {
+            bail!("--seed is one run; --hours looks for new seeds: give one of them")
+        }
         (Some(seed), None) => one(options, seed),
         (None, Some(hours)) => {
-            let time = Duration::try_from_secs_f64(hours * 3600.0).context("--hours: not a time")?;
+            let time =
+                Duration::try_from_secs_f64(hours * 3600.0).context("--hours: not a time")?;
             many(options, u64::MAX, Some(time))
         }
         (None, None) => many(options, options.seeds.unwrap_or(100), None),
@@ -98,7 +101,8 @@ fn one(options: &Options, seed: u64) -> Result<bool> {
         print!("{}", traced.timeline);
         let path = options.diagram.clone();
         let path = path.unwrap_or_else(|| format!("sim-{seed}.html").into());
-        std::fs::write(&path, &traced.diagram).with_context(|| format!("writing {}", path.display()))?;
+        std::fs::write(&path, &traced.diagram)
+            .with_context(|| format!("writing {}", path.display()))?;
         eprintln!("the space-time diagram is in {}", path.display());
         traced.outcome
     } else {
@@ -215,7 +219,10 @@ fn many(options: &Options, seeds: u64, time: Option<Duration>) -> Result<bool> {
                     if seed >= end || time.is_some_and(|time| begun.elapsed() >= time) {
                         return;
                     }
-                    let outcome = run(&Plan::of(seed, options.requests, options.accelerate), &programs);
+                    let outcome = run(
+                        &Plan::of(seed, options.requests, options.accelerate),
+                        &programs,
+                    );
                     if let Err(failure) = &outcome {
                         tell(failure, options);
                         if let Some(path) = &kept
@@ -280,7 +287,10 @@ fn show_progress(sum: &Sum, shown: &Mutex<Instant>, begun: Instant, time: Option
 /// A failing seed is kept as it happens, so that an interrupted search has lost nothing.
 fn keep(path: &std::path::Path, failure: &Failure) -> std::io::Result<()> {
     use std::io::Write as _;
-    let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path)?;
+    let mut file = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)?;
     writeln!(file, "{failure}")
 }
 

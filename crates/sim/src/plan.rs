@@ -11,13 +11,13 @@ pub(crate) const MS: u64 = 1_000_000;
 
 /// The programs that one replica's machine runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Programs {
+pub(crate) struct Programs {
     /// `prepare`.
-    pub store: bool,
+    pub(crate) store: bool,
     /// `prepare_ok`.
-    pub count: bool,
+    pub(crate) count: bool,
     /// `broadcast`.
-    pub broadcast: bool,
+    pub(crate) broadcast: bool,
 }
 
 impl Programs {
@@ -86,9 +86,8 @@ pub struct Plan {
     pub(crate) interleaving: u64,
     /// Per mille of packets that a program takes up and stops over.
     pub(crate) suspension: u64,
-    /// Per mille of ring notices that are lost, and of reservations that fail.
+    /// Per mille of ring notices that are lost.
     pub(crate) notice_loss: u64,
-    pub(crate) reserve_failure: u64,
     /// Parts per million that clocks run fast or slow.
     pub(crate) drift: u64,
 }
@@ -180,7 +179,6 @@ impl Plan {
             interleaving: random.pick(&[0, 100, 400]),
             suspension: random.pick(&[0, 30, 200]),
             notice_loss: random.pick(&[0, 50, 300]),
-            reserve_failure: random.pick(&[0, 0, 20]),
             drift: random.pick(&[0, 50, 1000]),
         }
     }
@@ -195,7 +193,6 @@ impl Plan {
             staleness: 0,
             sudden_death: 0,
             notice_loss: 0,
-            reserve_failure: 0,
             drift: 0,
             ..self
         }

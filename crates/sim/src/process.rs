@@ -14,7 +14,8 @@ use std::rc::Rc;
 use electrode_fastpath::abi::PEERS;
 use electrode_fastpath::host::{Host as FastPath, Identity};
 use electrode_vr::{
-    ClientId, Config, Effect, GroupId, Input, Limits, Nonce, OpNumber, Promise, Replica, ReplicaId, Start, Time,
+    ClientId, Config, Effect, GroupId, Input, Limits, Nonce, OpNumber, Promise, Replica, ReplicaId,
+    Start, Time,
 };
 use electrode_wire::{Envelope, Key};
 
@@ -122,7 +123,14 @@ pub(crate) struct Process {
 
 impl Process {
     /// Starts; what the disk holds decides how.
-    pub(crate) fn new(plan: &Plan, index: usize, disk: Option<Promise>, card: Rc<Card>, now: Time, entropy: Nonce) -> Process {
+    pub(crate) fn new(
+        plan: &Plan,
+        index: usize,
+        disk: Option<Promise>,
+        card: Rc<Card>,
+        now: Time,
+        entropy: Nonce,
+    ) -> Process {
         let start = match disk.filter(|promise| *promise != Promise::default()) {
             Some(promise) => Start::Recover(promise),
             None if plan.explicit_bootstrap => Start::Bootstrap(GroupId(7)),
@@ -214,7 +222,11 @@ impl Process {
             }
         }
         self.skipped_sleep = false;
-        if restless { Rest::Restless } else { Rest::Until(until) }
+        if restless {
+            Rest::Restless
+        } else {
+            Rest::Until(until)
+        }
     }
 
     /// The system returned from its sleep.
@@ -225,10 +237,18 @@ impl Process {
     }
 
     /// Does what there is to do until nothing is left but waiting.
-    pub(crate) fn turn(&mut self, around: &mut Surroundings<'_>, readable: bool) -> Result<(), End> {
+    pub(crate) fn turn(
+        &mut self,
+        around: &mut Surroundings<'_>,
+        readable: bool,
+    ) -> Result<(), End> {
         let mut readable = readable;
         for _ in 0..ROUNDS {
-            let received = if readable { self.card.receive(BATCH) } else { Vec::new() };
+            let received = if readable {
+                self.card.receive(BATCH)
+            } else {
+                Vec::new()
+            };
             readable = received.len() == BATCH;
             // What the kernel stored before a datagram came up is in the log before the core sees the datagram.
             self.ring_left = self.drain_ring(around)?;
@@ -246,7 +266,12 @@ impl Process {
     }
 
     fn tick_when_due(&mut self, around: &mut Surroundings<'_>) -> Result<(), End> {
-        let due = |process: &Process, now: Time| process.replica.deadline().is_some_and(|deadline| now >= deadline);
+        let due = |process: &Process, now: Time| {
+            process
+                .replica
+                .deadline()
+                .is_some_and(|deadline| now >= deadline)
+        };
         if around.now >= self.next_heard || due(self, around.now) {
             self.next_heard = around.now.plus(HEARD);
             self.give_heard(around)?;
@@ -322,9 +347,15 @@ impl Process {
             let mut frames = self.layout.frames(host, to, &payload, self.packets);
             if frames.len() == 1 {
                 let frame = frames.remove(0);
-                around.sent.extend(self.card.egress(frame).into_iter().map(Outgoing::Frame));
+                around
+                    .sent
+                    .extend(self.card.egress(frame).into_iter().map(Outgoing::Frame));
             } else {
-                around.sent.push(Outgoing::Fragments { to, frames, payload });
+                around.sent.push(Outgoing::Fragments {
+                    to,
+                    frames,
+                    payload,
+                });
             }
         }
         count

@@ -120,7 +120,9 @@ pub fn run_traced(plan: &Plan, programs: &Rc<Programs>, window: u64) -> Traced {
         world.trace.line(now, None, Kind::Violation, || text);
     }
     let lines = world.trace.lines.iter().map(|line| {
-        let who = line.node.map_or("     *".to_owned(), |node| format!("{node:>6}"));
+        let who = line
+            .node
+            .map_or("     *".to_owned(), |node| format!("{node:>6}"));
         format!("{:>12.6} {who}  {}\n", line.at as f64 / 1e6, line.text)
     });
     let timeline = lines.collect();
@@ -156,7 +158,12 @@ fn catch_words() {
 }
 
 /// The core asserts its invariants by panics: one of those is a failure of the run like any other.
-fn guarded(plan: &Plan, programs: &Rc<Programs>, trace: bool, kept: &mut Option<World>) -> Result<Report, Failure> {
+fn guarded(
+    plan: &Plan,
+    programs: &Rc<Programs>,
+    trace: bool,
+    kept: &mut Option<World>,
+) -> Result<Report, Failure> {
     catch_words();
     let world = kept.insert(World::new(plan.clone(), Rc::clone(programs), trace));
     QUIET.set(true);
@@ -239,7 +246,11 @@ fn demand_progress(world: &mut World) -> Result<(), Violation> {
     checked(world)?;
     for (client, before) in world.clients.iter().zip(before) {
         if client.done == before && !client.finished() {
-            let text = format!("client {} hears nothing for 400 ms: {}", client.index, world.describe());
+            let text = format!(
+                "client {} hears nothing for 400 ms: {}",
+                client.index,
+                world.describe()
+            );
             return Err(broken(PROGRESS, text));
         }
     }
@@ -254,7 +265,11 @@ fn settle(world: &mut World) -> Result<(), Violation> {
         checked(world)?;
     }
     if let Some(client) = world.clients.iter().find(|client| !client.finished()) {
-        let text = format!("a request of client {} stays without answer: {}", client.index, world.describe());
+        let text = format!(
+            "a request of client {} stays without answer: {}",
+            client.index,
+            world.describe()
+        );
         return Err(broken(PROGRESS, text));
     }
     // Commit numbers reach everybody by the next heartbeats.
@@ -272,12 +287,21 @@ fn judge(world: &World) -> Result<(), Violation> {
         };
         let now = process.replica.snapshot();
         let armed = world.plan.programs[node].any();
-        if now.status != Status::Normal || now.armed != armed || (now.op, now.commit) != (last, last) {
-            return Err(broken(PROGRESS, format!("not everybody is at op {last}: {}", world.describe())));
+        if now.status != Status::Normal
+            || now.armed != armed
+            || (now.op, now.commit) != (last, last)
+        {
+            return Err(broken(
+                PROGRESS,
+                format!("not everybody is at op {last}: {}", world.describe()),
+            ));
         }
         for key in &world.known.acknowledged {
             if !process.replica.machine().has(*key) {
-                return Err(broken(KEPT, format!("op {key:?} isn't in the state of replica {node}")));
+                return Err(broken(
+                    KEPT,
+                    format!("op {key:?} isn't in the state of replica {node}"),
+                ));
             }
         }
     }
@@ -299,7 +323,12 @@ fn report(world: &World) -> Report {
     let last: OpNumber = committed.last();
     Report {
         replicas: world.plan.replicas,
-        accelerated: world.plan.programs.iter().filter(|programs| programs.any()).count(),
+        accelerated: world
+            .plan
+            .programs
+            .iter()
+            .filter(|programs| programs.any())
+            .count(),
         requests: world.clients.iter().map(|client| client.done).sum(),
         ops: last.0,
         views: world.checks.views.len(),

@@ -69,49 +69,92 @@ impl Trace {
         self.on
     }
 
-    pub(crate) fn line(&mut self, at: u64, node: Option<usize>, kind: Kind, text: impl FnOnce() -> String) {
+    pub(crate) fn line(
+        &mut self,
+        at: u64,
+        node: Option<usize>,
+        kind: Kind,
+        text: impl FnOnce() -> String,
+    ) {
         if self.on {
             if self.lines.len() >= KEPT {
                 self.lines.drain(..KEPT / 2);
             }
             let text = text();
-            self.lines.push(Line { at, node, kind, text });
+            self.lines.push(Line {
+                at,
+                node,
+                kind,
+                text,
+            });
         }
     }
 
     pub(crate) fn input(&mut self, at: u64, node: usize, input: &Input) {
         match input {
-            Input::FastPath(FastPathEvent::Stored(prepare)) => self.line(at, Some(node), Kind::Kernel, || {
-                format!("took from the ring: ops {}..={} of view {}", prepare.first, prepare.last(), prepare.view)
-            }),
-            Input::FastPath(event) => self.line(at, Some(node), Kind::Kernel, || format!("{event:?}")),
-            Input::Request { client, request, .. } => {
-                self.line(at, Some(node), Kind::Plain, || format!("request {request} of client {client}"));
+            Input::FastPath(FastPathEvent::Stored(prepare)) => {
+                self.line(at, Some(node), Kind::Kernel, || {
+                    format!(
+                        "took from the ring: ops {}..={} of view {}",
+                        prepare.first,
+                        prepare.last(),
+                        prepare.view
+                    )
+                })
+            }
+            Input::FastPath(event) => {
+                self.line(at, Some(node), Kind::Kernel, || format!("{event:?}"))
+            }
+            Input::Request {
+                client, request, ..
+            } => {
+                self.line(at, Some(node), Kind::Plain, || {
+                    format!("request {request} of client {client}")
+                });
             }
             Input::Message { .. } | Input::Tick { .. } | Input::Flush => {}
         }
     }
 
     pub(crate) fn received(&mut self, at: u64, node: usize, from: usize, message: &Message) {
-        self.line(at, Some(node), Kind::Plain, || format!("from {from}: {}", summary(message)));
+        self.line(at, Some(node), Kind::Plain, || {
+            format!("from {from}: {}", summary(message))
+        });
     }
 
     pub(crate) fn effect(&mut self, at: u64, node: usize, effect: &Effect) {
         match effect {
-            Effect::Note(Note::Entered { status, view, primary }) => self.line(at, Some(node), Kind::View, || {
-                format!("{status} in view {view}{}", if *primary { ", primary" } else { "" })
+            Effect::Note(Note::Entered {
+                status,
+                view,
+                primary,
+            }) => self.line(at, Some(node), Kind::View, || {
+                format!(
+                    "{status} in view {view}{}",
+                    if *primary { ", primary" } else { "" }
+                )
             }),
-            Effect::FastPath(command) => self.line(at, Some(node), Kind::Kernel, || match command {
-                FastPathCommand::Fence => "fence".to_owned(),
-                FastPathCommand::Arm { view, primary, last_op } => {
-                    let role = if *primary { "primary" } else { "backup" };
-                    format!("arm: view {view}, {role}, log to {last_op}")
-                }
-                FastPathCommand::Claim { after, last } => format!("claim {}..={last}", after.next()),
-                FastPathCommand::OpenSlot { op } => format!("open the slot of {op}"),
-            }),
+            Effect::FastPath(command) => {
+                self.line(at, Some(node), Kind::Kernel, || match command {
+                    FastPathCommand::Fence => "fence".to_owned(),
+                    FastPathCommand::Arm {
+                        view,
+                        primary,
+                        last_op,
+                    } => {
+                        let role = if *primary { "primary" } else { "backup" };
+                        format!("arm: view {view}, {role}, log to {last_op}")
+                    }
+                    FastPathCommand::Claim { after, last } => {
+                        format!("claim {}..={last}", after.next())
+                    }
+                    FastPathCommand::OpenSlot { op } => format!("open the slot of {op}"),
+                })
+            }
             Effect::Persist(promise) => {
-                self.line(at, Some(node), Kind::View, || format!("promise view {} on disk", promise.view));
+                self.line(at, Some(node), Kind::View, || {
+                    format!("promise view {} on disk", promise.view)
+                });
             }
             Effect::Reply {
                 client,
@@ -136,8 +179,15 @@ impl Trace {
 
     pub(crate) fn card(&mut self, at: u64, node: usize, event: &Event) {
         self.line(at, Some(node), Kind::Kernel, || match event {
-            Event::Accepted { generation, from, to } => {
-                format!("kernel stored ops {}..={to} (generation {generation})", from + 1)
+            Event::Accepted {
+                generation,
+                from,
+                to,
+            } => {
+                format!(
+                    "kernel stored ops {}..={to} (generation {generation})",
+                    from + 1
+                )
             }
             other => format!("{other:?}"),
         });
@@ -163,7 +213,9 @@ pub(crate) fn summary(message: &Message) -> String {
             prepare.last(),
             prepare.commit
         ),
-        Message::PrepareOk { view, op, last_op } => format!("PrepareOk v{view} {op} (newest {last_op})"),
+        Message::PrepareOk { view, op, last_op } => {
+            format!("PrepareOk v{view} {op} (newest {last_op})")
+        }
         Message::Commit { view, commit } => format!("Commit v{view} {commit}"),
         Message::NewState {
             view,
@@ -171,8 +223,13 @@ pub(crate) fn summary(message: &Message) -> String {
             entries,
             op,
             ..
-        } => format!("NewState v{view} {} entries after {after}, log to {op}", entries.len()),
-        Message::CheckpointChunk { op, offset, total, .. } => format!("CheckpointChunk of {op} at {offset} of {total}"),
+        } => format!(
+            "NewState v{view} {} entries after {after}, log to {op}",
+            entries.len()
+        ),
+        Message::CheckpointChunk {
+            op, offset, total, ..
+        } => format!("CheckpointChunk of {op} at {offset} of {total}"),
         other => format!("{other:?}"),
     }
 }

@@ -45,7 +45,8 @@ struct Clock {
 impl Clock {
     fn at(self, world: u64) -> u64 {
         let drifted = i128::from(world) * i128::from(self.drift) / 1_000_000;
-        u64::try_from(i128::from(self.offset) + i128::from(world) + drifted).expect("clocks begin high")
+        u64::try_from(i128::from(self.offset) + i128::from(world) + drifted)
+            .expect("clocks begin high")
     }
 
     /// The simulated time at which the clock shows at least `local`.
@@ -202,7 +203,8 @@ impl World {
 
     fn put(&mut self, at: u64, happening: Happening) -> u64 {
         self.number += 1;
-        self.happenings.insert((at.max(self.now), self.number), happening);
+        self.happenings
+            .insert((at.max(self.now), self.number), happening);
         self.number
     }
 
@@ -238,7 +240,10 @@ impl World {
                 ..
             } => self.arrive_at_client(index, &frames, whole),
             Happening::Wake { node, number } => {
-                if self.machines[node].wake.is_some_and(|(_, latest)| latest == number) {
+                if self.machines[node]
+                    .wake
+                    .is_some_and(|(_, latest)| latest == number)
+                {
                     self.machines[node].wake = None;
                     self.wake(node);
                 }
@@ -264,14 +269,11 @@ impl World {
             return;
         }
         let programs = self.plan.programs[node];
-        let engine = programs
-            .any()
-            .then(|| self.loaded.engine(&self.plan, node, self.random.fork()));
+        let engine = programs.any().then(|| self.loaded.engine(&self.plan, node));
         let own = self.plan.layout.address(Host::Replica(node));
         let card = Card::new(own, engine, self.random.fork(), self.interleaving());
         let local = self.machines[node].clock.at(self.now);
         card.set_time(local);
-        card.set_reserve_failure(if self.calm { 0 } else { self.plan.reserve_failure });
         let entropy = Nonce(self.random.next());
         let disk = self.machines[node].disk;
         let process = Process::new(&self.plan, node, disk, card, Time(local), entropy);
@@ -323,10 +325,19 @@ impl World {
     /// User space goes on at `at`, or earlier if that is planned already.
     fn schedule_wake(&mut self, node: usize, at: u64) {
         let at = at.max(self.now).max(self.machines[node].paused_until);
-        if self.machines[node].wake.is_some_and(|(planned, _)| planned <= at) {
+        if self.machines[node]
+            .wake
+            .is_some_and(|(planned, _)| planned <= at)
+        {
             return;
         }
-        let number = self.put(at, Happening::Wake { node, number: self.number + 1 });
+        let number = self.put(
+            at,
+            Happening::Wake {
+                node,
+                number: self.number + 1,
+            },
+        );
         self.machines[node].wake = Some((at, number));
     }
 
@@ -396,7 +407,9 @@ impl World {
                 return self.crash(node, Some(after));
             }
             Some(End::Stopped(why)) => {
-                return self.checks.require(DRIVER, Err(format!("replica {node} stops: {why}")));
+                return self
+                    .checks
+                    .require(DRIVER, Err(format!("replica {node} stops: {why}")));
             }
             None => {}
         }
@@ -435,7 +448,12 @@ impl World {
                     )
                 })
         };
-        let count = self.machines.iter().enumerate().filter(|pair| gone((pair.0, pair.1))).count();
+        let count = self
+            .machines
+            .iter()
+            .enumerate()
+            .filter(|pair| gone((pair.0, pair.1)))
+            .count();
         count < self.plan.faults()
     }
 
@@ -488,7 +506,11 @@ impl World {
             self.check_answer(node, frame);
         }
         self.counts.kernel_answers += answers.len() as u64;
-        self.leave(node, answers.into_iter().map(Outgoing::Frame).collect(), true);
+        self.leave(
+            node,
+            answers.into_iter().map(Outgoing::Frame).collect(),
+            true,
+        );
     }
 
     fn look_at(&mut self, node: usize) {
@@ -534,17 +556,24 @@ impl World {
 
     /// How each replica is, for a report.
     pub(crate) fn describe(&self) -> String {
-        let each = self.machines.iter().enumerate().map(|(node, machine)| match &machine.process {
-            None => format!("{node}: down"),
-            Some(process) => {
-                let now = process.replica.snapshot();
-                let (armed, reason) = (if now.armed { ", armed" } else { "" }, now.reason.unwrap_or_default());
-                format!(
-                    "{node}: {:?} view {} op {} commit {}{armed} {reason}",
-                    now.status, now.view, now.op, now.commit
-                )
-            }
-        });
+        let each = self
+            .machines
+            .iter()
+            .enumerate()
+            .map(|(node, machine)| match &machine.process {
+                None => format!("{node}: down"),
+                Some(process) => {
+                    let now = process.replica.snapshot();
+                    let (armed, reason) = (
+                        if now.armed { ", armed" } else { "" },
+                        now.reason.unwrap_or_default(),
+                    );
+                    format!(
+                        "{node}: {:?} view {} op {} commit {}{armed} {reason}",
+                        now.status, now.view, now.op, now.commit
+                    )
+                }
+            });
         each.collect::<Vec<_>>().join("; ")
     }
 }

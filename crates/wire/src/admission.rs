@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use electrode_vr::{GroupId, Message, ReplicaId};
 use crate::{DecodeError, Envelope, Packet};
+use electrode_vr::{GroupId, Message, ReplicaId};
 
 /// Why a datagram went no further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -122,6 +122,23 @@ impl Ring {
         None
     }
 
+    /// What was reserved, isn't discarded and wasn't taken yet, in order, submitted or not.
+    pub(in super::super) fn untaken(&self) -> Vec<RingRecord> {
+        let mut records = Vec::new();
+        let mut position = self.consumer;
+        while position < self.producer {
+            let header = self.header(position);
+            if header & DISCARD == 0 {
+                let length = header & !(BUSY | DISCARD);
+                let mut bytes = vec![0; length as usize];
+                self.read(position + HEADER, &mut bytes);
+                records.push(RingRecord { position, bytes });
+            }
+            position += record_bytes(header);
+        }
+        records
+    }
+
     /// `bpf_ringbuf_query`.
     pub(in super::super) fn query(&self, what: u64) -> u64 {
         match what {

@@ -12,9 +12,17 @@ pub(super) const RULE: Rule = Rule {
     source: "VR Revisited 4.1 step 4; docs/fast-path.md R1, R3; docs/protocol.md rule 5",
 };
 
-pub(super) fn by_user_space(now: &Snapshot, op: OpNumber, last_op: OpNumber, node: usize) -> Verdict {
+pub(super) fn by_user_space(
+    now: &Snapshot,
+    op: OpNumber,
+    last_op: OpNumber,
+    node: usize,
+) -> Verdict {
     if now.status != Status::Normal {
-        return Err(format!("replica {node} acknowledges op {op} while {:?}", now.status));
+        return Err(format!(
+            "replica {node} acknowledges op {op} while {:?}",
+            now.status
+        ));
     }
     if op > last_op || last_op > now.op {
         return Err(format!(
@@ -31,10 +39,14 @@ pub(super) fn by_kernel(life: &Life, process: &Process, message: &Message, node:
         return Err(format!("the kernel of replica {node} sends {message:?}"));
     };
     if op > last_op {
-        return Err(format!("the kernel of replica {node} acknowledges op {op}, newest {last_op}"));
+        return Err(format!(
+            "the kernel of replica {node} acknowledges op {op}, newest {last_op}"
+        ));
     }
     let Some(end) = life.stored.get(&view) else {
-        return Err(format!("the kernel of replica {node} acknowledges in view {view}, for which it wasn't armed"));
+        return Err(format!(
+            "the kernel of replica {node} acknowledges in view {view}, for which it wasn't armed"
+        ));
     };
     let there = match end {
         Some(end) => *end,

@@ -19,7 +19,10 @@ pub(super) fn check(process: &Process, now: &Snapshot) -> Verdict {
     let kept = limits.checkpoint_ops + limits.checkpoint_ops.max(limits.batch_ops as u64);
     let most = kept + 2 * limits.uncommitted() + ring;
     if now.log_entries as u64 > most {
-        return Err(format!("replica {node} keeps {} entries, at most {most} are allowed", now.log_entries));
+        return Err(format!(
+            "replica {node} keeps {} entries, at most {most} are allowed",
+            now.log_entries
+        ));
     }
     if now.sessions > limits.sessions {
         return Err(format!("replica {node} keeps {} sessions", now.sessions));

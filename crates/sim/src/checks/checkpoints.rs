@@ -16,11 +16,19 @@ pub(super) const RULE: Rule = Rule {
 pub(super) struct Checkpoints(BTreeMap<OpNumber, (Digest, Digest)>);
 
 impl Checkpoints {
-    pub(super) fn check(&mut self, op: OpNumber, log: Digest, bytes: Digest, node: usize) -> Verdict {
+    pub(super) fn check(
+        &mut self,
+        op: OpNumber,
+        log: Digest,
+        bytes: Digest,
+        node: usize,
+    ) -> Verdict {
         let known = *self.0.entry(op).or_insert((log, bytes));
         if known == (log, bytes) {
             return Ok(());
         }
-        Err(format!("the checkpoint of op {op} at replica {node} differs from another's"))
+        Err(format!(
+            "the checkpoint of op {op} at replica {node} differs from another's"
+        ))
     }
 }

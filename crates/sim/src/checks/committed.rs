@@ -23,7 +23,9 @@ pub(super) fn check(
         if let Some(digest) = replica.log_digest_at(op) {
             let agreed = committed.note(op, digest, view);
             if agreed != digest {
-                return Err(format!("op {op} has another value at replica {node}, which commits it in view {view}"));
+                return Err(format!(
+                    "op {op} has another value at replica {node}, which commits it in view {view}"
+                ));
             }
         }
         op = op.next();

@@ -44,12 +44,19 @@ impl Committed {
 
     /// The last committed op.
     pub(crate) fn last(&self) -> OpNumber {
-        self.digests.last_key_value().map_or(OpNumber(0), |(op, _)| *op)
+        self.digests
+            .last_key_value()
+            .map_or(OpNumber(0), |(op, _)| *op)
     }
 }
 
 /// At the moment at which a replica becomes normal.
-pub(super) fn check(committed: &Committed, replica: &Replica<Ledger>, now: &Snapshot, node: usize) -> Verdict {
+pub(super) fn check(
+    committed: &Committed,
+    replica: &Replica<Ledger>,
+    now: &Snapshot,
+    node: usize,
+) -> Verdict {
     let earlier = committed.by_view.range(..now.view).map(|(_, op)| *op).max();
     let Some(op) = earlier else {
         return Ok(());
@@ -61,9 +68,10 @@ pub(super) fn check(committed: &Committed, replica: &Replica<Ledger>, now: &Snap
         ));
     }
     match (replica.log_digest_at(op), committed.digest(op)) {
-        (Some(own), Some(agreed)) if own != agreed => {
-            Err(format!("replica {node} is normal in view {} with another value of the committed op {op}", now.view))
-        }
+        (Some(own), Some(agreed)) if own != agreed => Err(format!(
+            "replica {node} is normal in view {} with another value of the committed op {op}",
+            now.view
+        )),
         _ => Ok(()),
     }
 }

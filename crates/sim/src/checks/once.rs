@@ -18,14 +18,24 @@ pub(super) const RULE: Rule = Rule {
 pub(super) struct Once(BTreeMap<(ClientId, RequestNumber), Arc<[u8]>>);
 
 impl Once {
-    pub(super) fn check(&mut self, client: ClientId, request: RequestNumber, reply: &Reply) -> Verdict {
+    pub(super) fn check(
+        &mut self,
+        client: ClientId,
+        request: RequestNumber,
+        reply: &Reply,
+    ) -> Verdict {
         let Reply::Done(bytes) = reply else {
             return Ok(());
         };
-        let first = self.0.entry((client, request)).or_insert_with(|| Arc::clone(bytes));
+        let first = self
+            .0
+            .entry((client, request))
+            .or_insert_with(|| Arc::clone(bytes));
         if first == bytes {
             return Ok(());
         }
-        Err(format!("request {request} of client {client} got two different results"))
+        Err(format!(
+            "request {request} of client {client} got two different results"
+        ))
     }
 }

@@ -15,11 +15,17 @@ pub(super) fn check(life: &Life, now: &Snapshot, replica: &Replica<Ledger>) -> V
         return Err(format!("commit {} is beyond op {}", now.commit, now.op));
     }
     if now.commit < life.commit {
-        return Err(format!("commit fell from {} to {}", life.commit, now.commit));
+        return Err(format!(
+            "commit fell from {} to {}",
+            life.commit, now.commit
+        ));
     }
     let last_normal = replica.last_normal();
     if last_normal < life.last_normal {
-        return Err(format!("the last normal view fell from {} to {last_normal}", life.last_normal));
+        return Err(format!(
+            "the last normal view fell from {} to {last_normal}",
+            life.last_normal
+        ));
     }
     Ok(())
 }

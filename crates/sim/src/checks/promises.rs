@@ -37,7 +37,9 @@ pub(super) fn normal(now: &Snapshot, disk: Option<Promise>, node: usize) -> Verd
 pub(super) fn arming(node: usize, view: View, disk: Option<Promise>) -> Verdict {
     match disk {
         Some(promise) if promise.view == view => Ok(()),
-        _ => Err(format!("replica {node} arms its kernel in view {view}; on disk is {disk:?}")),
+        _ => Err(format!(
+            "replica {node} arms its kernel in view {view}; on disk is {disk:?}"
+        )),
     }
 }
 
@@ -55,5 +57,7 @@ pub(super) fn sent(message: &Message, disk: Option<Promise>, node: usize) -> Ver
     if disk.map(|promise| promise.view) == Some(view) {
         return Ok(());
     }
-    Err(format!("replica {node} speaks of view {view} with {disk:?} on disk: {message:?}"))
+    Err(format!(
+        "replica {node} speaks of view {view} with {disk:?} on disk: {message:?}"
+    ))
 }

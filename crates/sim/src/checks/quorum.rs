@@ -13,7 +13,13 @@ pub(super) const RULE: Rule = Rule {
 };
 
 /// At the moment of the commit.
-pub(super) fn counted(acked: &Acked, faults: usize, view: View, primary: usize, commit: OpNumber) -> Verdict {
+pub(super) fn counted(
+    acked: &Acked,
+    faults: usize,
+    view: View,
+    primary: usize,
+    commit: OpNumber,
+) -> Verdict {
     let backups = acked.highest.range((view, 0)..=(view, usize::MAX));
     let count = backups
         .filter(|((_, node), op)| *node != primary && **op >= commit)
@@ -53,7 +59,9 @@ pub(super) fn held<'a>(
         }
         let own = process.replica.log_digest_at(commit);
         if own.is_some_and(|own| committed.digest(commit).is_some_and(|agreed| own != agreed)) {
-            return Err(format!("replica {node} acknowledged op {commit} of view {view}, but has another one there"));
+            return Err(format!(
+                "replica {node} acknowledged op {commit} of view {view}, but has another one there"
+            ));
         }
     }
     Ok(())

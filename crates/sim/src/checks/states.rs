@@ -22,6 +22,9 @@ impl States {
         if known == own {
             return Ok(());
         }
-        Err(format!("replica {node} stands at op {} with another state than others did", now.commit))
+        Err(format!(
+            "replica {node} stands at op {} with another state than others did",
+            now.commit
+        ))
     }
 }

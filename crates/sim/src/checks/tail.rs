@@ -31,7 +31,8 @@ pub(super) fn stored_through(process: &Process) -> OpNumber {
     }
     let mut end = op;
     for message in process.card.untaken() {
-        if let Ok((_, Packet::Message(Message::Prepare(prepare)))) = decode(&message, &process.key())
+        if let Ok((_, Packet::Message(Message::Prepare(prepare)))) =
+            decode(&message, &process.key())
             && prepare.first <= end.next()
         {
             end = end.max(prepare.last());
@@ -67,13 +68,19 @@ pub(super) fn accepted(
 ) -> Verdict {
     let node = process.id();
     let Some((view, primary)) = life.generations.get(&generation).copied() else {
-        return Err(format!("the kernel of replica {node} accepts op {to} in generation {generation}, which never was armed"));
+        return Err(format!(
+            "the kernel of replica {node} accepts op {to} in generation {generation}, which never was armed"
+        ));
     };
     if primary {
-        return Err(format!("the kernel of replica {node} accepts op {to} as a primary's"));
+        return Err(format!(
+            "the kernel of replica {node} accepts op {to} as a primary's"
+        ));
     }
     if to <= from {
-        return Err(format!("the kernel of replica {node} moves its last op from {from} to {to}"));
+        return Err(format!(
+            "the kernel of replica {node} moves its last op from {from} to {to}"
+        ));
     }
     let status = process.replica.snapshot().status;
     let promised = disk.map(|promise| promise.view);

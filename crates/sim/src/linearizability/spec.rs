@@ -83,7 +83,10 @@ impl State {
                     .iter()
                     .all(|(key, expected)| self.bytes(*key) == expected.as_ref());
                 let steps = if succeeded { success } else { failure };
-                let answers = steps.iter().map(|(key, step)| self.step(*key, step)).collect();
+                let answers = steps
+                    .iter()
+                    .map(|(key, step)| self.step(*key, step))
+                    .collect();
                 Outcome { succeeded, answers }
             }
         }

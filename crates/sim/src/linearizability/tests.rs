@@ -44,7 +44,10 @@ fn reads_may_see_a_concurrent_write_or_not() {
 #[test]
 fn a_read_after_a_write_sees_it() {
     let stale = [put(0, 10, 1), get(11, 12, None)];
-    assert!(matches!(check(&stale), Err(NotLinearizable::NoOrder { .. })));
+    assert!(matches!(
+        check(&stale),
+        Err(NotLinearizable::NoOrder { .. })
+    ));
     assert_eq!(check(&[put(0, 10, 1), get(11, 12, Some(1))]), Ok(()));
 }
 
@@ -59,7 +62,10 @@ fn two_reads_do_not_see_a_write_come_and_go() {
 #[test]
 fn an_unanswered_write_may_take_place_late_or_never() {
     let write = unanswered(put(0, 0, 1));
-    assert_eq!(check(&[write.clone(), get(5, 6, None), get(90, 91, Some(1))]), Ok(()));
+    assert_eq!(
+        check(&[write.clone(), get(5, 6, None), get(90, 91, Some(1))]),
+        Ok(())
+    );
     assert_eq!(check(&[write.clone(), get(5, 6, None)]), Ok(()));
     assert!(check(&[write, get(5, 6, Some(1)), get(7, 8, None)]).is_err());
     let future = [get(1, 2, Some(1)), unanswered(put(5, 0, 1))];
@@ -84,7 +90,10 @@ fn appends_are_not_lost_or_doubled() {
         call(invoked, returned, action, Answer::Length(length))
     };
     assert_eq!(check(&[append(0, 9, 1), append(0, 9, 2)]), Ok(()));
-    assert!(check(&[append(0, 9, 1), append(0, 9, 1)]).is_err(), "one is lost");
+    assert!(
+        check(&[append(0, 9, 1), append(0, 9, 1)]).is_err(),
+        "one is lost"
+    );
     assert!(check(&[append(0, 9, 2)]).is_err(), "one was executed twice");
 }
 
@@ -111,7 +120,10 @@ fn by_brute_force(state: &State, left: &[&Call]) -> bool {
     if left.iter().all(|call| call.returned.is_none()) {
         return true;
     }
-    let earliest = left.iter().filter_map(|call| call.returned.as_ref().map(|(at, _)| *at)).min();
+    let earliest = left
+        .iter()
+        .filter_map(|call| call.returned.as_ref().map(|(at, _)| *at))
+        .min();
     (0..left.len()).any(|index| {
         let call = left[index];
         if earliest.is_some_and(|at| at < call.invoked) {
@@ -120,7 +132,9 @@ fn by_brute_force(state: &State, left: &[&Call]) -> bool {
         let heard = call.returned.as_ref().map(|(_, outcome)| outcome);
         let mut rest = left.to_vec();
         rest.remove(index);
-        state.after(&call.action, heard).is_some_and(|next| by_brute_force(&next, &rest))
+        state
+            .after(&call.action, heard)
+            .is_some_and(|next| by_brute_force(&next, &rest))
     })
 }
 
@@ -159,7 +173,9 @@ fn random_history(random: &mut Random) -> Vec<Call> {
     }
     if random.chance(600) {
         let (one, two) = (random.index(calls), random.index(calls));
-        if let (Some(first), Some(second)) = (history[one].returned.clone(), history[two].returned.clone()) {
+        if let (Some(first), Some(second)) =
+            (history[one].returned.clone(), history[two].returned.clone())
+        {
             history[one].returned = Some((first.0, second.1));
         }
     }
@@ -173,7 +189,11 @@ fn agrees_with_every_order_tried_on_small_random_histories() {
         let history = random_history(&mut Random::new(seed));
         let all: Vec<&Call> = history.iter().collect();
         let expected = by_brute_force(&State::default(), &all);
-        assert_eq!(check(&history).is_ok(), expected, "seed {seed}: {history:#?}");
+        assert_eq!(
+            check(&history).is_ok(),
+            expected,
+            "seed {seed}: {history:#?}"
+        );
         verdicts[usize::from(expected)] += 1;
     }
     assert!(verdicts[0] > 300 && verdicts[1] > 300, "{verdicts:?}");

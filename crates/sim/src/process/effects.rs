@@ -2,8 +2,8 @@
 
 use electrode_fastpath::abi::MESSAGE_BYTES;
 use electrode_vr::{
-    ClientId, Effect, FastPathCommand, FastPathEvent, Input, Message, Note, OpNumber, Promise, ReplicaId, Reply,
-    RequestNumber, View,
+    ClientId, Effect, FastPathCommand, FastPathEvent, Input, Message, Note, OpNumber, Promise,
+    ReplicaId, Reply, RequestNumber, View,
 };
 use electrode_wire::{FLAG_BROADCAST, encode_message, encode_reply};
 
@@ -17,7 +17,11 @@ const CLAIM_PATIENCE: usize = 64;
 
 impl Process {
     /// Carries out one effect.
-    pub(super) fn execute(&mut self, around: &mut Surroundings<'_>, effect: Effect) -> Result<(), End> {
+    pub(super) fn execute(
+        &mut self,
+        around: &mut Surroundings<'_>,
+        effect: Effect,
+    ) -> Result<(), End> {
         around.trace.effect(around.at, self.index.index(), &effect);
         match effect {
             Effect::Persist(promise) => self.persist(around, promise),
@@ -30,19 +34,33 @@ impl Process {
                 reply,
             } => self.reply(around, client, request, view, &reply),
             Effect::FastPath(FastPathCommand::Fence) => self.fence(around)?,
-            Effect::FastPath(FastPathCommand::Arm { view, primary, last_op }) => {
+            Effect::FastPath(FastPathCommand::Arm {
+                view,
+                primary,
+                last_op,
+            }) => {
                 around.checks.arming(self, view, *around.disk);
-                self.armed = Some(if primary { Armed::Primary } else { Armed::Backup });
+                self.armed = Some(if primary {
+                    Armed::Primary
+                } else {
+                    Armed::Backup
+                });
                 self.arms += 1;
                 self.last_stored = around.now;
                 if let Some(host) = &mut self.fast_path {
                     host.arm(view, primary, last_op);
-                    around.checks.armed(self.index.index(), host.generation(), view, primary);
+                    around
+                        .checks
+                        .armed(self.index.index(), host.generation(), view, primary);
                 }
             }
-            Effect::FastPath(FastPathCommand::Claim { after, last }) => self.claim(around, after, last)?,
+            Effect::FastPath(FastPathCommand::Claim { after, last }) => {
+                self.claim(around, after, last)?
+            }
             Effect::FastPath(FastPathCommand::OpenSlot { op }) => self.open_slot(op),
-            Effect::Note(Note::Warning(text)) => around.trace.warning(around.at, self.index.index(), &text),
+            Effect::Note(Note::Warning(text)) => {
+                around.trace.warning(around.at, self.index.index(), &text)
+            }
             Effect::Note(Note::Entered { .. }) => {}
         }
         Ok(())
@@ -51,7 +69,9 @@ impl Process {
     fn persist(&mut self, around: &mut Surroundings<'_>, promise: Promise) {
         self.flush(around);
         self.watch(around);
-        around.checks.persisted(self.index.index(), *around.disk, promise);
+        around
+            .checks
+            .persisted(self.index.index(), *around.disk, promise);
         *around.disk = Some(promise);
         if promise.group != self.group {
             self.group = promise.group;
@@ -97,7 +117,11 @@ impl Process {
 
     /// The longest message that fits one packet.
     fn payload(&self) -> usize {
-        if self.layout.ipv6 { MESSAGE_BYTES - 20 } else { MESSAGE_BYTES }
+        if self.layout.ipv6 {
+            MESSAGE_BYTES - 20
+        } else {
+            MESSAGE_BYTES
+        }
     }
 
     fn reply(
@@ -160,8 +184,16 @@ impl Process {
         Ok(())
     }
 
-    fn claim(&mut self, around: &mut Surroundings<'_>, after: OpNumber, last: OpNumber) -> Result<(), End> {
-        let claimed = self.fast_path.as_mut().is_none_or(|host| host.claim(after, last));
+    fn claim(
+        &mut self,
+        around: &mut Surroundings<'_>,
+        after: OpNumber,
+        last: OpNumber,
+    ) -> Result<(), End> {
+        let claimed = self
+            .fast_path
+            .as_mut()
+            .is_none_or(|host| host.claim(after, last));
         if claimed {
             self.give(around, Input::FastPath(FastPathEvent::Claimed));
             return Ok(());

@@ -25,7 +25,10 @@ impl Process {
     }
 
     /// The next Prepare in the ring. The kernel checked and acknowledged it: if it can't be read, stop.
-    pub(super) fn take_stored(&mut self, around: &mut Surroundings<'_>) -> Result<Option<Prepare>, End> {
+    pub(super) fn take_stored(
+        &mut self,
+        around: &mut Surroundings<'_>,
+    ) -> Result<Option<Prepare>, End> {
         let Some(host) = &self.fast_path else {
             return Ok(None);
         };
@@ -40,8 +43,12 @@ impl Process {
         self.last_stored = around.now;
         match decode(&message, &self.key) {
             Ok((_, Packet::Message(Message::Prepare(prepare)))) => Ok(Some(prepare)),
-            Ok(_) => Err(End::Stopped("the ring holds another kind of message".into())),
-            Err(error) => Err(End::Stopped(format!("the ring holds what can't be read: {error}"))),
+            Ok(_) => Err(End::Stopped(
+                "the ring holds another kind of message".into(),
+            )),
+            Err(error) => Err(End::Stopped(format!(
+                "the ring holds what can't be read: {error}"
+            ))),
         }
     }
 
@@ -57,24 +64,53 @@ impl Process {
         Ok(())
     }
 
-    fn take_datagram(&mut self, around: &mut Surroundings<'_>, bytes: &[u8], source: SocketAddr) -> Result<(), End> {
+    fn take_datagram(
+        &mut self,
+        around: &mut Surroundings<'_>,
+        bytes: &[u8],
+        source: SocketAddr,
+    ) -> Result<(), End> {
         let Ok((envelope, packet)) = decode(bytes, &self.key) else {
             return Ok(());
         };
-        if admit(&envelope, &packet, source, self.index, self.group, &self.addresses).is_err() {
+        if admit(
+            &envelope,
+            &packet,
+            source,
+            self.index,
+            self.group,
+            &self.addresses,
+        )
+        .is_err()
+        {
             return Ok(());
         }
         match packet {
             Packet::Message(message) => {
                 let from = ReplicaId(envelope.sender);
-                around.trace.received(around.at, self.index.index(), from.index(), &message);
+                around
+                    .trace
+                    .received(around.at, self.index.index(), from.index(), &message);
                 self.step(around, Input::Message { from, message })
             }
-            Packet::Request { client, request, op } => {
+            Packet::Request {
+                client,
+                request,
+                op,
+            } => {
                 self.clients.insert(client, source);
-                self.step(around, Input::Request { client, request, op })
+                self.step(
+                    around,
+                    Input::Request {
+                        client,
+                        request,
+                        op,
+                    },
+                )
             }
-            Packet::StatusRequest { .. } | Packet::Reply { .. } | Packet::StatusReply { .. } => Ok(()),
+            Packet::StatusRequest { .. } | Packet::Reply { .. } | Packet::StatusReply { .. } => {
+                Ok(())
+            }
         }
     }
 
@@ -93,7 +129,10 @@ impl Process {
             // A step may end in another view, and then the rest is history.
             if self.arms == arms && self.armed.is_some() {
                 around.checks.counted(self, op, acks);
-                self.step(around, Input::FastPath(FastPathEvent::SlotAcks { op, acks }))?;
+                self.step(
+                    around,
+                    Input::FastPath(FastPathEvent::SlotAcks { op, acks }),
+                )?;
             }
         }
         if self.slots.is_empty() {
@@ -120,7 +159,10 @@ impl Process {
         let mut heard = Vec::new();
         host.heard(&mut heard);
         for (from, at, op) in heard {
-            self.step(around, Input::FastPath(FastPathEvent::Heard { from, at, op }))?;
+            self.step(
+                around,
+                Input::FastPath(FastPathEvent::Heard { from, at, op }),
+            )?;
         }
         Ok(())
     }

@@ -33,7 +33,10 @@ impl World {
         let n = self.plan.replicas;
         let anybody = self.random.index(n);
         // Half of what goes wrong happens to a primary.
-        let victim = self.leader().filter(|_| self.random.chance(500)).unwrap_or(anybody);
+        let victim = self
+            .leader()
+            .filter(|_| self.random.chance(500))
+            .unwrap_or(anybody);
         match self.random.below(18) {
             0 | 1 => {
                 if self.process(victim).is_some() && self.may_crash() {
@@ -51,12 +54,16 @@ impl World {
             }
             8 => {
                 let slowness = self.random.below(20 * MS);
-                self.fault(Some(victim), || format!("is slow: up to {} us late", slowness / 1000));
+                self.fault(Some(victim), || {
+                    format!("is slow: up to {} us late", slowness / 1000)
+                });
                 self.machines[victim].slowness = slowness;
             }
             9 => {
                 let jump = self.random.below(300 * MS);
-                self.fault(Some(victim), || format!("its clock jumps by {} ms", jump / MS));
+                self.fault(Some(victim), || {
+                    format!("its clock jumps by {} ms", jump / MS)
+                });
                 self.machines[victim].clock.offset += jump;
                 self.schedule_wake(victim, self.now);
             }
@@ -105,7 +112,9 @@ impl World {
     /// Two sides that only one replica can reach both of.
     fn bridge(&mut self, bridge: usize) {
         self.split();
-        self.fault(Some(bridge), || "is the bridge between both sides".to_owned());
+        self.fault(Some(bridge), || {
+            "is the bridge between both sides".to_owned()
+        });
         for other in 0..self.plan.replicas {
             self.cut[bridge][other] = false;
             self.cut[other][bridge] = false;
@@ -150,7 +159,6 @@ impl World {
                 Some(process) => {
                     process.card.set_attached(true);
                     process.card.set_interleaving(calm);
-                    process.card.set_reserve_failure(0);
                     self.schedule_wake(node, self.now);
                     self.run_programs(node);
                 }
@@ -162,10 +170,12 @@ impl World {
     pub(crate) fn set_calm(&mut self, calm: bool) {
         self.calm = calm;
         let interleaving = self.interleaving();
-        for process in self.machines.iter().filter_map(|machine| machine.process.as_ref()) {
+        for process in self
+            .machines
+            .iter()
+            .filter_map(|machine| machine.process.as_ref())
+        {
             process.card.set_interleaving(interleaving);
-            let failures = if calm { 0 } else { self.plan.reserve_failure };
-            process.card.set_reserve_failure(failures);
         }
     }
 }

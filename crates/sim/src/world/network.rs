@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use electrode_wire::{Packet, decode};
+use electrode_wire::{Key, Packet, decode, encode};
 
 use super::{Happening, World};
 use crate::checks::Rule;
@@ -36,10 +36,20 @@ impl World {
                     let from = Host::Replica(node);
                     self.travel(from, to, vec![frame], None, by_kernel);
                 }
-                Outgoing::Fragments { to, frames, payload } => {
+                Outgoing::Fragments {
+                    to,
+                    frames,
+                    payload,
+                } => {
                     let source = self.plan.layout.address(Host::Replica(node));
                     if let Some(to) = self.plan.layout.host(to) {
-                        self.travel(Host::Replica(node), to, frames, Some((payload, source)), by_kernel);
+                        self.travel(
+                            Host::Replica(node),
+                            to,
+                            frames,
+                            Some((payload, source)),
+                            by_kernel,
+                        );
                     }
                 }
             }
@@ -76,23 +86,47 @@ impl World {
         if !self.calm && self.random.chance(self.plan.duplication) {
             let at = self.arrival();
             let (frames, whole) = (frames.clone(), whole.clone());
-            self.put(at, Happening::Arrival { to, frames, whole, intact: true });
+            self.put(
+                at,
+                Happening::Arrival {
+                    to,
+                    frames,
+                    whole,
+                    intact: true,
+                },
+            );
         }
         if !self.calm && whole.is_none() {
             self.keep_for_later(to, &frames);
-            if self.random.chance(self.plan.corruption) {
-                let mut damaged = frames.clone();
-                self.damage(&mut damaged[0]);
+            if self.random.chance(self.plan.corruption)
+                && let Some(damaged) = self.damaged(from, &frames[0])
+            {
                 let at = self.arrival();
-                let (frames, whole) = (damaged, None);
-                self.put(at, Happening::Arrival { to, frames, whole, intact: false });
+                let (intact, frames, whole) = (damaged.1, vec![damaged.0], None);
+                self.put(
+                    at,
+                    Happening::Arrival {
+                        to,
+                        frames,
+                        whole,
+                        intact,
+                    },
+                );
                 // Half of the time instead of the original.
                 if self.random.chance(500) {
                     return;
                 }
             }
         }
-        self.put(arrives, Happening::Arrival { to, frames, whole, intact: true });
+        self.put(
+            arrives,
+            Happening::Arrival {
+                to,
+                frames,
+                whole,
+                intact: true,
+            },
+        );
     }
 
     fn is_cut(&self, from: Host, to: Host) -> bool {
@@ -112,7 +146,15 @@ impl World {
         {
             let at = self.arrival();
             let frames = vec![frame];
-            self.put(at, Happening::Arrival { to, frames, whole: None, intact: true });
+            self.put(
+                at,
+                Happening::Arrival {
+                    to,
+                    frames,
+                    whole: None,
+                    intact: true,
+                },
+            );
         }
         self.stale.push_back((to, frames[0].clone()));
         if self.random.chance(500) {
@@ -120,30 +162,51 @@ impl World {
             let (to, frame) = self.stale[which].clone();
             let at = self.arrival() + self.random.below(300 * MS);
             let frames = vec![frame];
-            self.put(at, Happening::Arrival { to, frames, whole: None, intact: true });
+            self.put(
+                at,
+                Happening::Arrival {
+                    to,
+                    frames,
+                    whole: None,
+                    intact: true,
+                },
+            );
         }
     }
 
-    /// One to three bits flip anywhere behind the Ethernet header, or the frame is cut short, or it is made another group's
-    /// or version's.
-    fn damage(&mut self, frame: &mut Vec<u8>) {
+    /// A damaged copy: one to three bits flip anywhere behind the Ethernet header, or it is cut short; or a copy of another
+    /// group, otherwise whole. And whether our message in it is still what it was: what is in front of it has its own sums,
+    /// and not all of it changes what the message says.
+    fn damaged(&mut self, from: Host, frame: &[u8]) -> Option<(Vec<u8>, bool)> {
+        let payload = parse(frame).ok()?.payload;
+        let begin = frame.len() - payload.len();
+        let mut damaged = frame.to_vec();
         match self.random.below(8) {
-            0 => {
-                let keep = 14 + self.random.index(frame.len() - 14);
-                frame.truncate(keep);
-            }
-            1 => {
-                // The version, or the group, of our header: behind IPv4 and UDP, the tag aside.
-                let at = frame.len().min(42 + 4 + self.random.index(28)) - 1;
-                frame[at] ^= 0x40;
-            }
+            0 => damaged.truncate(14 + self.random.index(frame.len() - 14)),
+            1 => return Some((self.of_another_group(from, frame)?, false)),
             _ => {
                 for _ in 0..=self.random.below(3) {
                     let bit = 14 * 8 + self.random.index((frame.len() - 14) * 8);
-                    frame[bit / 8] ^= 1 << (bit % 8);
+                    damaged[bit / 8] ^= 1 << (bit % 8);
                 }
             }
         }
+        let intact = damaged.get(begin..) == Some(payload);
+        Some((damaged, intact))
+    }
+
+    /// The same message in the name of another group, with a check that is right.
+    fn of_another_group(&mut self, from: Host, frame: &[u8]) -> Option<Vec<u8>> {
+        let datagram = parse(frame).ok()?;
+        let key = Key(self.plan.key);
+        let (mut envelope, packet) = decode(datagram.payload, &key).ok()?;
+        envelope.group.0 ^= 1 << self.random.below(64);
+        let mut bytes = Vec::new();
+        encode(&envelope, &key, &packet, &mut bytes);
+        self.plan
+            .layout
+            .frames(from, datagram.destination, &bytes, 7)
+            .pop()
     }
 
     pub(super) fn arrival(&mut self) -> u64 {
@@ -166,7 +229,9 @@ impl World {
         };
         match whole {
             Some((payload, source)) => process.card.arrive_fragments(&frames, payload, source),
-            None => frames.into_iter().for_each(|frame| process.card.arrive(frame, intact)),
+            None => frames
+                .into_iter()
+                .for_each(|frame| process.card.arrive(frame, intact)),
         }
         self.run_programs(node);
     }
@@ -205,8 +270,15 @@ impl World {
             .take(1 + self.random.index(4))
             .collect();
         for key in racing {
-            if let Some(Happening::Arrival { frames, intact: true, .. }) = self.happenings.remove(&key) {
-                frames.into_iter().for_each(|frame| process.card.arrive(frame, true));
+            if let Some(Happening::Arrival {
+                frames,
+                intact: true,
+                ..
+            }) = self.happenings.remove(&key)
+            {
+                frames
+                    .into_iter()
+                    .for_each(|frame| process.card.arrive(frame, true));
             }
         }
     }
@@ -225,7 +297,8 @@ impl World {
         match decoded {
             Some(Packet::Message(message)) => self.checks.kernel_sent(process, &message),
             other => {
-                let text = format!("the kernel of replica {node} sends what can't be read: {other:?}");
+                let text =
+                    format!("the kernel of replica {node} sends what can't be read: {other:?}");
                 self.checks.require(FRAMES, Err(text));
             }
         }
@@ -245,7 +318,7 @@ impl World {
         let (Host::Replica(from), Host::Replica(to)) = (from, to) else {
             return;
         };
-        let key = electrode_wire::Key(self.plan.key);
+        let key = Key(self.plan.key);
         let payload = match whole {
             Some((payload, _)) => Some(&payload[..]),
             None => parse(&frames[0]).ok().map(|datagram| datagram.payload),
@@ -257,7 +330,10 @@ impl World {
         let sent = self.now;
         let fate = if lost { "lost" } else { "on its way" };
         let who = if by_kernel { "kernel sends" } else { "sends" };
-        self.trace.line(sent, Some(from), crate::trace::Kind::Plain, || format!("{who} to {to} ({fate}): {label}"));
+        self.trace
+            .line(sent, Some(from), crate::trace::Kind::Plain, || {
+                format!("{who} to {to} ({fate}): {label}")
+            });
         self.trace.arrow(|| Arrow {
             sent,
             arrives,
