@@ -166,6 +166,7 @@ impl Client {
             action,
             invoked: now,
             returned: None,
+            hint: 0,
         });
         self.open.insert(RequestNumber(self.next), open);
         self.next += 1;
@@ -304,6 +305,7 @@ impl Client {
             };
         }
         call.returned = Some((now, outcome));
+        call.hint = place;
         Ok(())
     }
 }

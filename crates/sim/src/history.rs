@@ -49,6 +49,8 @@ pub(crate) struct Call {
     pub(crate) invoked: u64,
     /// When the answer came and what it was; None: it is not known whether it was executed.
     pub(crate) returned: Option<(u64, Outcome)>,
+    /// Where in the order its answer says that it was, 0 when nobody said: where the checker looks first.
+    pub(crate) hint: u64,
 }
 
 /// The bytes of a key.

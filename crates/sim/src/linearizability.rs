@@ -12,6 +12,7 @@ mod spec;
 mod tests;
 
 use std::collections::{BTreeMap, HashSet};
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 
 use crate::history::Call;
 use spec::State;
@@ -74,17 +75,32 @@ fn parts(history: &[Call]) -> Vec<(Vec<usize>, Vec<&Call>)> {
         .collect()
 }
 
-/// A set of calls, by index.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Set(Vec<u64>);
+/// What identifies a configuration: the linearized calls and the state, hashed to 128 bits. Two that differ are taken for
+/// one with a probability below 2^-80 in the largest search, and then a violation could be missed, never invented.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Configuration(u128);
 
-impl Set {
-    fn of(size: usize) -> Set {
-        Set(vec![0; size.div_ceil(64)])
+impl Hash for Configuration {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        hasher.write_u64(self.0 as u64);
+    }
+}
+
+/// Configurations are hashes already.
+#[derive(Clone, Copy, Debug, Default)]
+struct Already(u64);
+
+impl Hasher for Already {
+    fn finish(&self) -> u64 {
+        self.0
     }
 
-    fn flip(&mut self, index: usize) {
-        self.0[index / 64] ^= 1 << (index % 64);
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("only words are hashed");
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        self.0 = word;
     }
 }
 
@@ -168,66 +184,105 @@ impl<'a> Search<'a> {
         self.previous[after] = at;
     }
 
-    fn run(mut self, keys: &[usize]) -> Result<(), NotLinearizable> {
-        let end = self.moments.len();
-        if end == 0 {
-            return Ok(());
+    /// The calls that may be next: those that were invoked before any of the others returned. What the clients were told of
+    /// the order comes first; it saves the search, and decides nothing.
+    fn candidates(&self) -> Vec<usize> {
+        let mut calls = Vec::new();
+        let mut at = self.next[self.moments.len()];
+        while let Some(Moment {
+            call,
+            returns: false,
+        }) = self.moments.get(at).copied()
+        {
+            calls.push(call);
+            at = self.next[at];
         }
+        // What is tried first stands last; calls of which nobody said anything are tried after the others.
+        calls.sort_by_key(|call| std::cmp::Reverse(self.calls[*call].hint.wrapping_sub(1)));
+        calls
+    }
+
+    fn take(&mut self, call: usize) {
+        self.remove(self.begins[call]);
+        if let Some(returned) = self.returns[call] {
+            self.remove(returned);
+        }
+    }
+
+    fn give_back(&mut self, call: usize) {
+        if let Some(returned) = self.returns[call] {
+            self.put_back(returned);
+        }
+        self.put_back(self.begins[call]);
+    }
+
+    fn run(mut self, keys: &[usize]) -> Result<(), NotLinearizable> {
         let mut open = self.returns.iter().flatten().count();
         let mut state = State::default();
-        let mut done = Set::of(self.calls.len());
-        let mut seen: HashSet<(Set, State)> = HashSet::new();
+        let mut done: u128 = 0;
+        let mut seen: HashSet<Configuration, BuildHasherDefault<Already>> = HashSet::default();
+        let mut deepest = 0;
+        let mut stuck = None;
+        // Per level the calls that are left to try, the last first; between two levels the call that led on, and the state before it.
+        let mut levels = vec![self.candidates()];
         let mut trail: Vec<(usize, State)> = Vec::new();
-        let mut at = self.next[end];
-        let mut stuck = 0;
         while open > 0 {
-            let moment = self.moments.get(at).copied();
-            if let Some(Moment {
-                call,
-                returns: false,
-            }) = moment
-            {
-                let asked = self.calls[call];
-                let answer = asked.returned.as_ref().map(|(_, outcome)| outcome);
-                if let Some(then) = state.after(&asked.action, answer) {
-                    done.flip(call);
-                    if seen.insert((done.clone(), then.clone())) {
-                        if seen.len() > MAX_CONFIGURATIONS {
-                            let (keys, calls) = (keys.to_vec(), self.calls.len());
-                            return Err(NotLinearizable::GivenUp { keys, calls });
-                        }
-                        trail.push((call, std::mem::replace(&mut state, then)));
-                        self.remove(self.begins[call]);
-                        if let Some(returned) = self.returns[call] {
-                            self.remove(returned);
-                            open -= 1;
-                        }
-                        at = self.next[end];
-                        continue;
-                    }
-                    done.flip(call);
-                }
-                at = self.next[at];
-                continue;
-            }
-            // The next answer belongs to a call that isn't linearized (or nothing is left to try): another order.
-            if let Some(moment) = moment {
-                stuck = stuck.max(moment.call);
-            }
-            let Some((call, before)) = trail.pop() else {
+            let Some(level) = levels.last_mut() else {
                 let (keys, calls) = (keys.to_vec(), self.calls.len());
-                let stuck = format!("{:?}", self.calls[stuck]);
+                let stuck =
+                    stuck.map_or_else(String::new, |call: usize| format!("{:?}", self.calls[call]));
                 return Err(NotLinearizable::NoOrder { keys, calls, stuck });
             };
-            if let Some(returned) = self.returns[call] {
-                self.put_back(returned);
-                open += 1;
+            let Some(call) = level.pop() else {
+                levels.pop();
+                if trail.len() >= deepest {
+                    deepest = trail.len();
+                    let first = self.next[self.moments.len()];
+                    stuck = self.moments.get(first).map(|moment| moment.call);
+                }
+                if let Some((call, before)) = trail.pop() {
+                    self.give_back(call);
+                    open += usize::from(self.returns[call].is_some());
+                    done ^= mark(call);
+                    state = before;
+                }
+                continue;
+            };
+            let asked = self.calls[call];
+            let answer = asked.returned.as_ref().map(|(_, outcome)| outcome);
+            let Some(then) = state.after(&asked.action, answer) else {
+                continue;
+            };
+            if !seen.insert(Configuration(done ^ mark(call) ^ then.hash())) {
+                continue;
             }
-            self.put_back(self.begins[call]);
-            done.flip(call);
-            state = before;
-            at = self.next[self.begins[call]];
+            if seen.len() > MAX_CONFIGURATIONS {
+                let (keys, calls) = (keys.to_vec(), self.calls.len());
+                return Err(NotLinearizable::GivenUp { keys, calls });
+            }
+            trail.push((call, std::mem::replace(&mut state, then)));
+            self.take(call);
+            open -= usize::from(self.returns[call].is_some());
+            done ^= mark(call);
+            levels.push(self.candidates());
         }
         Ok(())
     }
+}
+
+/// A call's own 128 random bits: a set of calls is the sum of theirs (Zobrist).
+fn mark(call: usize) -> u128 {
+    spread(call as u64 + 1)
+}
+
+/// 128 bits from 64, well mixed.
+fn spread(word: u64) -> u128 {
+    let mix = |mut word: u64| {
+        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        word ^ (word >> 31)
+    };
+    let high = mix(word.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let low = mix(word ^ 0x5851_f42d_4c95_7f2d);
+    u128::from(high) << 64 | u128::from(low)
 }

@@ -97,6 +97,7 @@ enum Happening {
     },
     Client {
         index: usize,
+        number: u64,
     },
 }
 
@@ -108,7 +109,8 @@ pub(crate) struct World {
     number: u64,
     machines: Vec<Machine>,
     pub(crate) clients: Vec<Client>,
-    client_wakes: Vec<u64>,
+    /// When each client goes on, and the number of that event: others are out of date.
+    client_wakes: Vec<(u64, u64)>,
     pub(crate) known: Known,
     /// `cut[a][b]`: nothing gets from a to b.
     cut: Vec<Vec<bool>>,
@@ -166,7 +168,7 @@ impl World {
             happenings: BTreeMap::new(),
             number: 0,
             machines,
-            client_wakes: vec![u64::MAX; clients.len()],
+            client_wakes: vec![(u64::MAX, 0); clients.len()],
             clients,
             known: Known::default(),
             cut: vec![vec![false; n]; n],
@@ -259,7 +261,11 @@ impl World {
                     self.start(node);
                 }
             }
-            Happening::Client { index } => self.run_client(index),
+            Happening::Client { index, number } => {
+                if self.client_wakes[index].1 == number {
+                    self.run_client(index);
+                }
+            }
         }
     }
 
@@ -521,14 +527,15 @@ impl World {
 
     fn schedule_client(&mut self, index: usize) {
         let at = self.clients[index].next_at();
-        if at < self.client_wakes[index] {
-            self.client_wakes[index] = at;
-            self.put(at, Happening::Client { index });
+        if at < self.client_wakes[index].0 {
+            let number = self.number + 1;
+            self.client_wakes[index] = (at, number);
+            self.put(at, Happening::Client { index, number });
         }
     }
 
     fn run_client(&mut self, index: usize) {
-        self.client_wakes[index] = u64::MAX;
+        self.client_wakes[index] = (u64::MAX, 0);
         let sent = self.clients[index].due(self.now, &self.known);
         for (to, bytes) in sent {
             self.send_request(index, to, &bytes);

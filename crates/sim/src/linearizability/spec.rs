@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
 
+use super::spread;
 use crate::history::{Action, Answer, Outcome, Step};
 
 /// A value and its hash, shared by the many states that have it.
@@ -30,17 +31,22 @@ impl PartialEq for Value {
 
 impl Eq for Value {}
 
-impl Hash for Value {
-    fn hash<H: Hasher>(&self, hasher: &mut H) {
-        self.hash.hash(hasher);
-    }
-}
-
 /// The values of some keys.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct State(BTreeMap<usize, Rc<Value>>);
 
 impl State {
+    /// 128 bits that say which state it is.
+    pub(super) fn hash(&self) -> u128 {
+        let of = |(key, value): (&usize, &Rc<Value>)| {
+            spread(value.hash ^ (*key as u64 + 1).rotate_left(40))
+        };
+        self.0
+            .iter()
+            .map(of)
+            .fold(1, |sum, of| sum ^ of.rotate_left(17))
+    }
+
     /// The state after an action, if its answer is what was heard (or nothing was heard).
     pub(super) fn after(&self, action: &Action, heard: Option<&Outcome>) -> Option<State> {
         if let (Action::Single(key, step), Some(heard)) = (action, heard)

@@ -14,6 +14,7 @@ fn call(invoked: u64, returned: u64, action: Action, answer: Answer) -> Call {
         action,
         invoked,
         returned: Some((returned, outcome)),
+        hint: 0,
     }
 }
 
@@ -107,6 +108,7 @@ fn a_transaction_joins_its_keys() {
         },
         invoked,
         returned: Some((returned, Outcome { succeeded, answers })),
+        hint: 0,
     };
     let first = txn(0, 5, true, vec![Answer::Stored, Answer::Stored]);
     let second = txn(6, 9, false, vec![Answer::Value(Some(vec![1]))]);
@@ -169,6 +171,8 @@ fn random_history(random: &mut Random) -> Vec<Call> {
             action,
             invoked: at.saturating_sub(before),
             returned,
+            // Often right, often wrong: it must not matter.
+            hint: random.below(calls as u64),
         });
     }
     if random.chance(600) {
