@@ -8,6 +8,8 @@ pub mod asm;
 pub mod btf;
 pub mod builder;
 pub mod disasm;
+pub mod harness;
 pub mod insn;
+pub mod interpreter;
 pub mod object;
 pub mod program;

@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use aya::maps::{MapData, PerCpuArray, RingBuf};
-use electrode_fastpath::abi::{PEERS, Peer, RECORD_NOTICE, RecordHeader, TARGET_RESOLVED, Target};
+use electrode_fastpath::abi::{PEERS, Peer, TARGET_RESOLVED, Target};
 use electrode_fastpath::counters::Counters;
 use electrode_fastpath::host::{Host, Identity, Memory};
 use electrode_vr::{GroupId, OpNumber, ReplicaId, Time, View};
@@ -93,23 +93,7 @@ pub struct Counter {
 /// A replica's address as the programs compare it.
 #[must_use]
 pub fn peer(address: SocketAddr) -> Peer {
-    let mut bytes = [0; 16];
-    let family = match address {
-        SocketAddr::V4(v4) => {
-            bytes[..4].copy_from_slice(&v4.ip().octets());
-            4
-        }
-        SocketAddr::V6(v6) => {
-            bytes.copy_from_slice(&v6.ip().octets());
-            6
-        }
-    };
-    let word = |at: usize| u64::from_ne_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
-    Peer {
-        address: [word(0), word(8)],
-        port: u32::from(address.port().to_be()),
-        family,
-    }
+    Peer::from(address)
 }
 
 /// The attached fast path of one replica. Everything is detached when it is dropped or the process dies.
@@ -292,40 +276,12 @@ impl Dataplane {
     /// # Panics
     /// The ring holds what no program of ours writes: memory is corrupt, and going on could lose acknowledged ops.
     pub fn take_stored(&mut self, message: &mut Vec<u8>) -> bool {
-        const FRONT: usize = size_of::<RecordHeader>();
         while let Some(record) = self.ring.next() {
-            assert!(
-                record.len() >= FRONT,
-                "a ring record of {} bytes",
-                record.len()
-            );
-            let word =
-                |at: usize| u64::from_ne_bytes(record[at..at + 8].try_into().expect("8 bytes"));
-            let (generation, length) = (word(0), word(8));
-            if generation == RECORD_NOTICE {
-                continue;
+            if let Some(bytes) = self.host.message(&record) {
+                message.clear();
+                message.extend_from_slice(bytes);
+                return true;
             }
-            let current = self.host.generation();
-            // While fenced (even generations), the records of the armed generation before it are still coming.
-            let stored_by = if self.host.armed() {
-                current
-            } else {
-                current.wrapping_sub(1)
-            };
-            assert_eq!(
-                generation,
-                u64::from(stored_by),
-                "a ring record of another generation"
-            );
-            let end = usize::try_from(length)
-                .ok()
-                .and_then(|length| FRONT.checked_add(length));
-            let end = end
-                .filter(|end| *end <= record.len())
-                .expect("a ring record longer than its reservation");
-            message.clear();
-            message.extend_from_slice(&record[FRONT..end]);
-            return true;
         }
         false
     }

@@ -11,6 +11,10 @@
 //! Who writes what: the tail by atomics of both sides; blocks, wake, targets by user space alone; slots opened by user
 //! space and marked by `prepare_ok`; heard by `prepare_ok` alone.
 
+use std::net::SocketAddr;
+
+use zerocopy::{Immutable, IntoBytes};
+
 /// Bits of the tail word that hold the op.
 pub const OP_BITS: u32 = 48;
 /// The op part of the tail word.
@@ -48,7 +52,7 @@ pub const WAKE_ON_QUORUM: u64 = 1;
 pub const WAKE_ON_STORE: u64 = 2;
 
 /// A replica's address as the programs compare it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, IntoBytes, Immutable)]
 #[repr(C)]
 pub struct Peer {
     /// The address's bytes as they are on the wire, IPv4 in the first four.
@@ -59,8 +63,30 @@ pub struct Peer {
     pub family: u32,
 }
 
+impl From<SocketAddr> for Peer {
+    fn from(address: SocketAddr) -> Peer {
+        let mut bytes = [0; 16];
+        let family = match address {
+            SocketAddr::V4(v4) => {
+                bytes[..4].copy_from_slice(&v4.ip().octets());
+                4
+            }
+            SocketAddr::V6(v6) => {
+                bytes.copy_from_slice(&v6.ip().octets());
+                6
+            }
+        };
+        let word = |at: usize| u64::from_ne_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
+        Peer {
+            address: [word(0), word(8)],
+            port: u32::from(address.port().to_be()),
+            family,
+        }
+    }
+}
+
 /// Everything that a program needs to know of one generation. Written whole before the tail names it, never while it does.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, IntoBytes, Immutable)]
 #[repr(C)]
 pub struct Block {
     /// The generation it belongs to.
@@ -102,7 +128,7 @@ pub struct Shared {
 }
 
 /// Where a copy of a Prepare goes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, IntoBytes, Immutable)]
 #[repr(C)]
 pub struct Target {
     /// Next hop's MAC: wire bytes in the low 48 bits, [`TARGET_RESOLVED`] when it is known. One word, so that it never tears.

@@ -12,7 +12,7 @@ use electrode_vr::{OpNumber, ReplicaId, Time, View};
 
 use crate::abi::{
     Block, FLAG_ANSWER, FLAG_COUNT, FLAG_STORE, GENERATION_STEP, OP_BITS, OP_MASK, PEERS, Peer,
-    SLOTS, WAKE_ON_QUORUM, WAKE_ON_STORE, slot, tail,
+    RECORD_NOTICE, RecordHeader, SLOTS, WAKE_ON_QUORUM, WAKE_ON_STORE, slot, tail,
 };
 
 /// One of the shared words.
@@ -131,6 +131,42 @@ impl<M: Memory> Host<M> {
     #[must_use]
     pub fn armed(&self) -> bool {
         self.armed
+    }
+
+    /// The message in a record that came out of the ring; None for a notice, which says only that the slots are worth a look.
+    ///
+    /// # Panics
+    /// The ring holds what no program of ours writes: memory is corrupt, and going on could lose acknowledged ops.
+    #[must_use]
+    pub fn message<'a>(&self, record: &'a [u8]) -> Option<&'a [u8]> {
+        const FRONT: usize = size_of::<RecordHeader>();
+        assert!(
+            record.len() >= FRONT,
+            "a ring record of {} bytes",
+            record.len()
+        );
+        let word = |at: usize| u64::from_ne_bytes(record[at..at + 8].try_into().expect("8 bytes"));
+        let (generation, length) = (word(0), word(8));
+        if generation == RECORD_NOTICE {
+            return None;
+        }
+        // While fenced (even generations), the records of the armed generation before it are still coming.
+        let stored_by = if self.armed {
+            self.generation
+        } else {
+            self.generation.wrapping_sub(1)
+        };
+        assert_eq!(
+            generation,
+            u64::from(stored_by),
+            "a ring record of another generation"
+        );
+        let end = usize::try_from(length)
+            .ok()
+            .and_then(|length| FRONT.checked_add(length))
+            .filter(|end| *end <= record.len())
+            .expect("a ring record longer than its reservation");
+        Some(&record[FRONT..end])
     }
 
     fn block(&self, generation: u16, flags: u64, view: View) -> Block {

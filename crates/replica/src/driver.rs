@@ -15,12 +15,12 @@ use electrode_vr::{
     Config, Effect, GroupId, Input, OpNumber, Promise, Replica, ReplicaId, Start, StateMachine,
     Time,
 };
+use electrode_wire::admission::Refusals;
 use electrode_wire::{Envelope, Key};
 use nix::sys::signalfd::SignalFd;
 use nix::sys::socket::SockaddrStorage;
 use smol::channel::Receiver;
 
-use crate::admission::Refusals;
 use crate::background::Background;
 use crate::clients::Clients;
 use crate::clock::{self, Entropy, MS};

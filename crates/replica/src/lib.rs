@@ -7,7 +7,6 @@
 
 #![forbid(unsafe_code)]
 
-mod admission;
 mod background;
 mod calls;
 mod clients;

@@ -3,10 +3,10 @@
 use std::mem;
 
 use electrode_vr::{FastPathEvent, Input, Message, Prepare, ReplicaId, StateMachine};
+use electrode_wire::admission::{Refusal, admit};
 use electrode_wire::{Packet, decode};
 
 use super::Driver;
-use crate::admission::{Refusal, admit};
 use crate::error::RunError;
 use crate::fast_path::Armed;
 

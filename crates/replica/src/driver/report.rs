@@ -8,7 +8,6 @@ use electrode_wire::{Key, Packet, encode};
 use nix::sys::socket::SockaddrStorage;
 
 use super::Driver;
-use crate::admission::Refusal;
 use crate::calls;
 use crate::clock::MS;
 use crate::status::{DriverReport, PeerReport, StatusReport};

@@ -4,24 +4,33 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use crate::{DecodeError, Envelope, Packet};
 use electrode_vr::{GroupId, Message, ReplicaId};
-use electrode_wire::{DecodeError, Envelope, Packet};
 
 /// Why a datagram went no further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
+pub enum Refusal {
     /// Not a whole, undamaged message of our version and key.
     Undecodable(DecodeError),
     /// A replica or client of another group.
     WrongGroup {
+        /// The sender's group.
         theirs: GroupId,
+        /// This replica's group.
         ours: GroupId,
+        /// Who sent it.
         sender: u8,
     },
     /// This replica doesn't know its group yet, and the sender is a step ahead: ordinary while a group starts.
-    NoGroupYet { sender: u8 },
+    NoGroupYet {
+        /// Who sent it.
+        sender: u8,
+    },
     /// Says it is from a replica, but doesn't come from that replica's address.
-    WrongSource { sender: u8 },
+    WrongSource {
+        /// Who it says it is.
+        sender: u8,
+    },
     /// A kind that replicas don't receive.
     NotForReplicas,
     /// Status was asked for more often than it is answered.
@@ -32,7 +41,8 @@ pub(crate) enum Refusal {
 
 impl Refusal {
     /// The reason's name in status and metrics.
-    pub(crate) fn name(self) -> &'static str {
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self {
             Refusal::Undecodable(error) => match error {
                 DecodeError::TooShort(_) => "too_short",
@@ -53,12 +63,14 @@ impl Refusal {
     }
 
     /// Whether it says that something is wrong, rather than not ready.
-    pub(crate) fn is_alarming(self) -> bool {
+    #[must_use]
+    pub fn is_alarming(self) -> bool {
         !matches!(self, Refusal::NoGroupYet { .. })
     }
 
     /// For a person.
-    pub(crate) fn describe(self, source: Option<SocketAddr>) -> String {
+    #[must_use]
+    pub fn describe(self, source: Option<SocketAddr>) -> String {
         let source = source.map_or_else(|| "nowhere".to_owned(), |source| source.to_string());
         match self {
             Refusal::Undecodable(error) => format!("from {source}: {error}"),
@@ -67,7 +79,7 @@ impl Refusal {
                 ours,
                 sender,
             } => {
-                let who = if sender == electrode_wire::CLIENT {
+                let who = if sender == crate::CLIENT {
                     "a client".into()
                 } else {
                     format!("replica {sender}")
@@ -96,13 +108,13 @@ impl Refusal {
 
 /// What was refused so far: how often by reason, and the latest of each.
 #[derive(Debug, Default)]
-pub(crate) struct Refusals(BTreeMap<&'static str, (u64, Refused)>);
+pub struct Refusals(BTreeMap<&'static str, (u64, Refused)>);
 
 type Refused = Option<(Refusal, Option<SocketAddr>)>;
 
 impl Refusals {
     /// Counts one; true when it is the first of its reason.
-    pub(crate) fn count(&mut self, refusal: Refusal, source: Option<SocketAddr>) -> bool {
+    pub fn count(&mut self, refusal: Refusal, source: Option<SocketAddr>) -> bool {
         let (count, latest) = self.0.entry(refusal.name()).or_default();
         *count += 1;
         *latest = Some((refusal, source));
@@ -110,7 +122,8 @@ impl Refusals {
     }
 
     /// How often by reason.
-    pub(crate) fn counts(&self) -> BTreeMap<String, u64> {
+    #[must_use]
+    pub fn counts(&self) -> BTreeMap<String, u64> {
         self.0
             .iter()
             .map(|(name, (count, _))| ((*name).to_owned(), *count))
@@ -118,7 +131,8 @@ impl Refusals {
     }
 
     /// One line per reason: the latest.
-    pub(crate) fn notices(&self) -> Vec<String> {
+    #[must_use]
+    pub fn notices(&self) -> Vec<String> {
         let latest = self
             .0
             .iter()
@@ -131,7 +145,10 @@ impl Refusals {
 }
 
 /// Whether a decoded packet may reach the core of the replica `own` of `group`.
-pub(crate) fn admit(
+///
+/// # Errors
+/// Why it may not.
+pub fn admit(
     envelope: &Envelope,
     packet: &Packet,
     source: SocketAddr,
@@ -281,7 +298,7 @@ mod tests {
         let status = Packet::StatusRequest { nonce: Nonce(1) };
         for (group, expected) in [(0, Ok(())), (5, Ok(())), (6, Err("wrong_group"))] {
             assert_eq!(
-                check(&envelope(group, electrode_wire::CLIENT), &status, 2, OWN),
+                check(&envelope(group, crate::CLIENT), &status, 2, OWN),
                 expected
             );
         }

@@ -1,0 +1,413 @@
+//! One machine's network card with its programs, the memory that they share with user space, and the socket behind it.
+//!
+//! The programs run on two CPUs and can be stopped before every access to shared memory. They go on when the world lets
+//! them, and between any two accesses of user space: [`CardMemory`] is what `electrode_fastpath::host` works on here, and
+//! each of its accesses is such a moment. Whatever a program does is done at a simulated instant of its own choosing; the
+//! card belongs to the process, and goes with it.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use electrode_fastpath::abi::Block;
+use electrode_fastpath::host::{Memory, Word};
+
+use crate::frame::parse;
+use crate::nic::{Engine, Verdict};
+use crate::random::Random;
+
+/// CPUs that take packets.
+pub(crate) const CPUS: usize = 2;
+/// Frames that wait for a CPU, and datagrams that wait in the socket; what is more is dropped, as systems do.
+pub(crate) const QUEUE: usize = 512;
+pub(crate) const SOCKET: usize = 256;
+
+/// How much programs and user space get in each other's way.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Interleaving {
+    /// Per mille of user space's accesses before which programs go on.
+    pub(crate) accesses: u64,
+    /// Per mille of frames whose program stops on its way.
+    pub(crate) suspensions: u64,
+}
+
+/// What happened in the card, for the checkers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// The tail's op moved by a program's exchange.
+    Accepted { generation: u16, from: u64, to: u64 },
+    /// A program changed memory for a frame that it then refused.
+    Tainted { what: String },
+    /// A program did what the engine doesn't allow.
+    Fault { what: String },
+}
+
+/// The card of one process.
+pub(crate) struct Card(RefCell<State>);
+
+struct State {
+    engine: Option<Engine>,
+    waiting: [VecDeque<Vec<u8>>; CPUS],
+    busy: [bool; CPUS],
+    socket: VecDeque<(Vec<u8>, SocketAddr)>,
+    own: SocketAddr,
+    sent: Vec<Vec<u8>>,
+    events: Vec<Event>,
+    random: Random,
+    interleaving: Interleaving,
+    /// Whether the programs are attached.
+    attached: bool,
+    /// A record was submitted with a wake-up since the world looked last.
+    woken: bool,
+    now: u64,
+}
+
+impl Card {
+    /// The card of a process that has just started.
+    pub(crate) fn new(
+        own: SocketAddr,
+        engine: Option<Engine>,
+        random: Random,
+        interleaving: Interleaving,
+    ) -> Rc<Card> {
+        Rc::new(Card(RefCell::new(State {
+            engine,
+            waiting: Default::default(),
+            busy: [false; CPUS],
+            socket: VecDeque::new(),
+            own,
+            sent: Vec::new(),
+            events: Vec::new(),
+            random,
+            interleaving,
+            attached: true,
+            woken: false,
+            now: 0,
+        })))
+    }
+
+    /// Calm: nothing is suspended any more than a working system would.
+    pub(crate) fn set_interleaving(&self, interleaving: Interleaving) {
+        self.0.borrow_mut().interleaving = interleaving;
+    }
+
+    /// Detaches or attaches the programs; memory and those that run stay.
+    pub(crate) fn set_attached(&self, attached: bool) {
+        self.0.borrow_mut().attached = attached;
+    }
+
+    /// The machine's clock, in nanoseconds.
+    pub(crate) fn set_time(&self, now: u64) {
+        let mut state = self.0.borrow_mut();
+        state.now = now;
+        if let Some(engine) = &mut state.engine {
+            engine.set_time(now);
+        }
+    }
+
+    /// A frame arrives.
+    pub(crate) fn arrive(&self, frame: Vec<u8>, intact: bool) {
+        let mut state = self.0.borrow_mut();
+        if state.engine.is_none() || !state.attached {
+            return state.pass(&frame);
+        }
+        let cpu = state.random.index(CPUS);
+        if !intact && !state.busy.contains(&true) {
+            return state.run_refused(cpu, &frame);
+        }
+        if state.waiting[cpu].len() < QUEUE {
+            state.waiting[cpu].push_back(frame);
+        }
+    }
+
+    /// A datagram that came in fragments, put together by the stack; the programs have seen and passed each of them.
+    pub(crate) fn arrive_fragments(
+        &self,
+        frames: &[Vec<u8>],
+        payload: Vec<u8>,
+        source: SocketAddr,
+    ) {
+        let mut state = self.0.borrow_mut();
+        if state.engine.is_some() && state.attached && !state.busy.contains(&true) {
+            let cpu = state.random.index(CPUS);
+            for frame in frames {
+                state.run_refused(cpu, frame);
+            }
+        }
+        state.deliver(payload, source);
+    }
+
+    /// Lets programs run for a while; true when some are still not done.
+    pub(crate) fn run(&self) -> bool {
+        let mut state = self.0.borrow_mut();
+        state.run_some();
+        state.has_work()
+    }
+
+    /// Lets every program run to its end.
+    pub(crate) fn settle(&self) {
+        let mut state = self.0.borrow_mut();
+        for cpu in 0..CPUS {
+            while state.busy[cpu] || !state.waiting[cpu].is_empty() {
+                state.advance(cpu, u32::MAX);
+            }
+        }
+    }
+
+    /// Frames that programs sent (XDP_TX).
+    pub(crate) fn take_sent(&self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.0.borrow_mut().sent)
+    }
+
+    pub(crate) fn take_events(&self) -> Vec<Event> {
+        std::mem::take(&mut self.0.borrow_mut().events)
+    }
+
+    /// Whether a program asked for user space to be woken since the last call.
+    pub(crate) fn take_woken(&self) -> bool {
+        std::mem::take(&mut self.0.borrow_mut().woken)
+    }
+
+    pub(crate) fn readable(&self) -> bool {
+        !self.0.borrow().socket.is_empty()
+    }
+
+    pub(crate) fn socket_length(&self) -> usize {
+        self.0.borrow().socket.len()
+    }
+
+    /// Receives at most `most` datagrams.
+    pub(crate) fn receive(&self, most: usize) -> Vec<(Vec<u8>, SocketAddr)> {
+        let mut state = self.0.borrow_mut();
+        let count = most.min(state.socket.len());
+        state.socket.drain(..count).collect()
+    }
+
+    /// A frame leaves user space: what the egress program makes of it.
+    pub(crate) fn egress(&self, frame: Vec<u8>) -> Vec<Vec<u8>> {
+        let mut state = self.0.borrow_mut();
+        match &mut state.engine {
+            Some(engine) => match engine.egress(frame) {
+                Ok(frames) => frames,
+                Err(what) => {
+                    state.events.push(Event::Fault { what });
+                    Vec::new()
+                }
+            },
+            None => vec![frame],
+        }
+    }
+
+    /// The next record of the ring that is submitted, in order.
+    pub(crate) fn take_record(&self) -> Option<Vec<u8>> {
+        let mut state = self.0.borrow_mut();
+        state.interleave();
+        state.engine.as_mut().and_then(Engine::take_record)
+    }
+
+    /// Every record that isn't taken yet and isn't discarded, submitted or not, as messages; for the checkers.
+    pub(crate) fn untaken(&self) -> Vec<Vec<u8>> {
+        self.0
+            .borrow()
+            .engine
+            .as_ref()
+            .map(Engine::untaken)
+            .unwrap_or_default()
+    }
+
+    /// A word as it is, for the checkers: nothing runs before it.
+    pub(crate) fn peek(&self, word: Word) -> u64 {
+        self.0
+            .borrow()
+            .engine
+            .as_ref()
+            .map_or(0, |engine| engine.load(word))
+    }
+
+    /// Bytes of the ring that are reserved and not taken.
+    pub(crate) fn ring_used(&self) -> u64 {
+        self.0.borrow().engine.as_ref().map_or(0, Engine::ring_used)
+    }
+
+    /// What the programs counted, by name, for reports.
+    pub(crate) fn counters(&self) -> Vec<(String, u64)> {
+        self.0
+            .borrow()
+            .engine
+            .as_ref()
+            .map(Engine::counters)
+            .unwrap_or_default()
+    }
+}
+
+impl State {
+    fn has_work(&self) -> bool {
+        self.busy.contains(&true) || self.waiting.iter().any(|queue| !queue.is_empty())
+    }
+
+    /// Some of what is waiting runs, in an order of chance, perhaps not to its end.
+    fn run_some(&mut self) {
+        for _ in 0..2 * QUEUE {
+            if !self.has_work() {
+                return;
+            }
+            let mut cpu = self.random.index(CPUS);
+            if !self.busy[cpu] && self.waiting[cpu].is_empty() {
+                cpu = CPUS - 1 - cpu;
+            }
+            let stops = self.random.chance(self.interleaving.suspensions);
+            let points = if stops {
+                1 + u32::try_from(self.random.below(24)).expect("small")
+            } else {
+                u32::MAX
+            };
+            self.advance(cpu, points);
+            if stops && self.random.chance(500) {
+                return;
+            }
+        }
+    }
+
+    /// Between two accesses of user space.
+    fn interleave(&mut self) {
+        if self.has_work() && self.random.chance(self.interleaving.accesses) {
+            let cpu = self.random.index(CPUS);
+            let points = match self.random.below(4) {
+                0 => 1,
+                1 => 1 + u32::try_from(self.random.below(24)).expect("small"),
+                _ => u32::MAX,
+            };
+            self.advance(cpu, points);
+        }
+    }
+
+    /// Runs one CPU for so many accesses at most.
+    fn advance(&mut self, cpu: usize, points: u32) {
+        let Some(engine) = &mut self.engine else {
+            return;
+        };
+        let before = engine.load(Word::Tail);
+        let verdict = if self.busy[cpu] {
+            engine.go_on(cpu, points)
+        } else if let Some(frame) = self.waiting[cpu].pop_front() {
+            engine.start(cpu, frame, points)
+        } else {
+            return;
+        };
+        self.busy[cpu] = verdict.is_none();
+        self.woken |= engine.take_woken();
+        let after = engine.load(Word::Tail);
+        self.note_accepted(before, after);
+        if let Some(verdict) = verdict {
+            self.take_verdict(verdict);
+        }
+    }
+
+    fn note_accepted(&mut self, before: u64, after: u64) {
+        use electrode_fastpath::abi::{OP_BITS, OP_MASK};
+        if before != after {
+            self.events.push(Event::Accepted {
+                generation: u16::try_from(after >> OP_BITS).expect("16 bits"),
+                from: before & OP_MASK,
+                to: after & OP_MASK,
+            });
+        }
+    }
+
+    fn take_verdict(&mut self, verdict: Verdict) {
+        match verdict {
+            Verdict::Pass(frame) => self.pass(&frame),
+            Verdict::Send(frame) => self.sent.push(frame),
+            Verdict::Drop => {}
+            Verdict::Fault(what) => self.events.push(Event::Fault { what }),
+        }
+    }
+
+    /// R8: what is damaged, foreign or a fragment changes nothing but counters, and is passed intact or dropped.
+    fn run_refused(&mut self, cpu: usize, frame: &[u8]) {
+        let Some(engine) = &mut self.engine else {
+            return;
+        };
+        let before = engine.image();
+        let verdict = engine.start(cpu, frame.to_vec(), u32::MAX);
+        let taint = |what: &str| Event::Tainted {
+            what: what.to_owned(),
+        };
+        if engine.image() != before {
+            self.events
+                .push(taint("a frame that is to be refused changed a map"));
+        }
+        match verdict {
+            Some(Verdict::Pass(after)) => {
+                if after != frame {
+                    self.events
+                        .push(taint("a frame that was passed up was changed"));
+                }
+                self.pass(&after);
+            }
+            Some(Verdict::Send(_)) => self
+                .events
+                .push(taint("a frame that is to be refused was answered")),
+            Some(Verdict::Drop) => {}
+            Some(Verdict::Fault(what)) => self.events.push(Event::Fault { what }),
+            None => unreachable!("it was to run to its end"),
+        }
+    }
+
+    /// The stack takes a frame: what is whole and for this socket is received.
+    fn pass(&mut self, frame: &[u8]) {
+        if let Ok(datagram) = parse(frame)
+            && datagram.destination == self.own
+        {
+            self.deliver(datagram.payload.to_vec(), datagram.source);
+        }
+    }
+
+    fn deliver(&mut self, payload: Vec<u8>, source: SocketAddr) {
+        if self.socket.len() < SOCKET {
+            self.socket.push_back((payload, source));
+        }
+    }
+}
+
+/// The memory as user space's half sees it.
+pub(crate) struct CardMemory(pub(crate) Rc<Card>);
+
+impl CardMemory {
+    fn access<R>(&self, access: impl FnOnce(&mut Engine) -> R) -> R {
+        let mut state = self.0.0.borrow_mut();
+        state.interleave();
+        let engine = state.engine.as_mut();
+        access(engine.expect("a host exists only where programs do"))
+    }
+}
+
+impl Memory for CardMemory {
+    fn load(&self, word: Word) -> u64 {
+        self.access(|engine| engine.load(word))
+    }
+
+    fn store(&self, word: Word, value: u64) {
+        self.access(|engine| engine.store(word, value));
+    }
+
+    fn fetch_add(&self, word: Word, value: u64) -> u64 {
+        self.access(|engine| engine.fetch_add(word, value))
+    }
+
+    fn compare_exchange(&self, word: Word, expected: u64, new: u64) -> u64 {
+        self.access(|engine| engine.compare_exchange(word, expected, new))
+    }
+
+    fn write_block(&self, which: usize, block: &Block) {
+        // Word by word: a program may copy a block that is half written.
+        for at in 0..size_of::<Block>() / 8 {
+            self.access(|engine| engine.write_block_word(which, at, block));
+        }
+    }
+
+    fn ring_has_record(&self) -> bool {
+        self.access(|engine| engine.ring_used() > 0)
+    }
+}

@@ -1,0 +1,68 @@
+//! The primary commits only what f distinct backups acknowledged in its view, and those who acknowledged have it: in their
+//! log, or in their ring.
+
+use electrode_vr::{OpNumber, View};
+
+use super::tail::stored_through;
+use super::{Acked, Committed, Life, Rule, Verdict};
+use crate::process::Process;
+
+pub(super) const RULE: Rule = Rule {
+    name: "a quorum holds each committed op",
+    source: "VR Revisited 4.1 step 5; docs/fast-path.md R1, R4",
+};
+
+/// At the moment of the commit.
+pub(super) fn counted(
+    acked: &Acked,
+    faults: usize,
+    view: View,
+    primary: usize,
+    commit: OpNumber,
+) -> Verdict {
+    let backups = acked.highest.range((view, 0)..=(view, usize::MAX));
+    let count = backups
+        .filter(|((_, node), op)| *node != primary && **op >= commit)
+        .count();
+    if count >= faults {
+        return Ok(());
+    }
+    Err(format!(
+        "replica {primary} commits op {commit} in view {view}, which {count} backups acknowledged, not {faults}"
+    ))
+}
+
+/// After the moment: those who acknowledged it and live have it.
+pub(super) fn held<'a>(
+    acked: &Acked,
+    lives: &[Life],
+    committed: &Committed,
+    view: View,
+    primary: usize,
+    commit: OpNumber,
+    processes: &impl Fn(usize) -> Option<&'a Process>,
+) -> Verdict {
+    for (node, life) in lives.iter().enumerate() {
+        // In this life it stored or followed in the view: what it lost with another life is the recovery's business.
+        let normal_here = life.entered == Some(view);
+        if node == primary || !normal_here || acked.highest(view, node) < commit {
+            continue;
+        }
+        let Some(process) = processes(node) else {
+            continue;
+        };
+        if stored_through(process) < commit {
+            return Err(format!(
+                "op {commit} is committed in view {view}; replica {node} acknowledged it, but its log and ring end at {}",
+                stored_through(process)
+            ));
+        }
+        let own = process.replica.log_digest_at(commit);
+        if own.is_some_and(|own| committed.digest(commit).is_some_and(|agreed| own != agreed)) {
+            return Err(format!(
+                "replica {node} acknowledged op {commit} of view {view}, but has another one there"
+            ));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,318 @@
+//! `electrode-sim`: runs seeds, shows one, and looks for more. `cargo xtask sim` builds it optimised and passes everything on.
+
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use argh::FromArgs;
+use electrode_sim::{Acceleration, Failure, Plan, Programs, Report, run, run_traced};
+
+/// Simulated groups from seeds: the real core and the real programs under every fault, checked after every step.
+#[derive(FromArgs, Debug)]
+struct Options {
+    /// how many seeds to run (default 100)
+    #[argh(option)]
+    seeds: Option<u64>,
+    /// the first seed (default 0)
+    #[argh(option, default = "0")]
+    from: u64,
+    /// run this seed alone
+    #[argh(option)]
+    seed: Option<u64>,
+    /// with --seed: print what happens, and write a space-time diagram
+    #[argh(switch)]
+    trace: bool,
+    /// where the diagram goes (default sim-SEED.html)
+    #[argh(option)]
+    diagram: Option<std::path::PathBuf>,
+    /// simulated milliseconds before the end that the diagram shows (default 150)
+    #[argh(option, default = "150")]
+    window: u64,
+    /// requests of a seed, of all clients together (default 500)
+    #[argh(option, default = "500")]
+    requests: u64,
+    /// run new seeds for so many hours
+    #[argh(option)]
+    hours: Option<f64>,
+    /// threads (default: one per CPU)
+    #[argh(option)]
+    threads: Option<usize>,
+    /// who is accelerated: seeded (default), none or all
+    #[argh(option, default = "Acceleration::Seeded", from_str_fn(acceleration))]
+    accelerate: Acceleration,
+    /// a file that failing seeds are added to (default sim-failures.txt, with --hours)
+    #[argh(option)]
+    failures: Option<std::path::PathBuf>,
+    /// measure the speed: simulated seconds of a group of three, all accelerated, 1,000 requests a second
+    #[argh(switch)]
+    speed: bool,
+}
+
+fn acceleration(text: &str) -> Result<Acceleration, String> {
+    match text {
+        "seeded" => Ok(Acceleration::Seeded),
+        "none" => Ok(Acceleration::None),
+        "all" => Ok(Acceleration::All),
+        _ => Err(format!("{text} is none of seeded, none, all")),
+    }
+}
+
+fn main() -> ExitCode {
+    let options: Options = argh::from_env();
+    match work(&options) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("electrode-sim: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether everything held.
+fn work(options: &Options) -> Result<bool> {
+    if options.speed {
+        return speed();
+    }
+    match (options.seed, options.hours) {
+        (Some(_), Some(_)) => {
+            bail!("--seed is one run; --hours looks for new seeds: give one of them")
+        }
+        (Some(seed), None) => one(options, seed),
+        (None, Some(hours)) => {
+            let time =
+                Duration::try_from_secs_f64(hours * 3600.0).context("--hours: not a time")?;
+            many(options, u64::MAX, Some(time))
+        }
+        (None, None) => many(options, options.seeds.unwrap_or(100), None),
+    }
+}
+
+fn one(options: &Options, seed: u64) -> Result<bool> {
+    let plan = Plan::of(seed, options.requests, options.accelerate);
+    let programs = Rc::new(Programs::new()?);
+    let outcome = if options.trace {
+        let traced = run_traced(&plan, &programs, options.window);
+        print!("{}", traced.timeline);
+        let path = options.diagram.clone();
+        let path = path.unwrap_or_else(|| format!("sim-{seed}.html").into());
+        std::fs::write(&path, &traced.diagram)
+            .with_context(|| format!("writing {}", path.display()))?;
+        eprintln!("the space-time diagram is in {}", path.display());
+        traced.outcome
+    } else {
+        run(&plan, &programs)
+    };
+    match outcome {
+        Ok(report) => {
+            println!("{plan:?}");
+            println!("seed {seed} held: {}", describe(&report));
+            Ok(true)
+        }
+        Err(failure) => {
+            println!("{plan:?}");
+            tell(&failure, options);
+            Ok(false)
+        }
+    }
+}
+
+fn tell(failure: &Failure, options: &Options) {
+    let who = match options.accelerate {
+        Acceleration::Seeded => "",
+        Acceleration::None => " --accelerate none",
+        Acceleration::All => " --accelerate all",
+    };
+    println!("FAILED: {failure}");
+    if !failure.state.is_empty() {
+        println!("  {}", failure.state);
+    }
+    println!(
+        "  reproduce: cargo xtask sim --seed {} --requests {}{who} --trace",
+        failure.seed, options.requests
+    );
+}
+
+fn describe(report: &Report) -> String {
+    format!(
+        "{} replicas ({} accelerated), {} requests, {} ops ({} stored by kernels), {} views, {} crashes, \
+         {} packets ({} lost), {} steps checked, {:.2} simulated seconds, log digest {:016x}",
+        report.replicas,
+        report.accelerated,
+        report.requests,
+        report.ops,
+        report.stored,
+        report.views,
+        report.crashes,
+        report.packets,
+        report.lost,
+        report.steps,
+        report.simulated as f64 / 1e9,
+        report.digest
+    )
+}
+
+/// What many runs add up to.
+#[derive(Debug, Default)]
+struct Sum {
+    seeds: u64,
+    accelerated: u64,
+    requests: u64,
+    ops: u64,
+    stored: u64,
+    views: u64,
+    crashes: u64,
+    packets: u64,
+    steps: u64,
+    simulated: u64,
+    failures: Vec<Failure>,
+}
+
+impl Sum {
+    fn add(&mut self, outcome: Result<Report, Failure>) {
+        self.seeds += 1;
+        match outcome {
+            Ok(report) => {
+                self.accelerated += u64::from(report.accelerated > 0);
+                self.requests += report.requests;
+                self.ops += report.ops;
+                self.stored += report.stored;
+                self.views += report.views as u64;
+                self.crashes += report.crashes;
+                self.packets += report.packets;
+                self.steps += report.steps;
+                self.simulated += report.simulated;
+            }
+            Err(failure) => self.failures.push(failure),
+        }
+    }
+}
+
+fn many(options: &Options, seeds: u64, time: Option<Duration>) -> Result<bool> {
+    // Broken programs are told once, not by every thread.
+    drop(Programs::new()?);
+    let begun = Instant::now();
+    let next = AtomicU64::new(options.from);
+    let stop = AtomicBool::new(false);
+    let end = options.from.saturating_add(seeds);
+    let sum = Mutex::new(Sum::default());
+    let threads = options
+        .threads
+        .or_else(|| std::thread::available_parallelism().ok().map(usize::from))
+        .unwrap_or(1);
+    let kept = options
+        .failures
+        .clone()
+        .or_else(|| time.is_some().then(|| "sim-failures.txt".into()));
+    let shown = Mutex::new(begun);
+    std::thread::scope(|scope| {
+        for _ in 0..threads.max(1) {
+            scope.spawn(|| {
+                let programs = Rc::new(Programs::new().expect("they were built a moment ago"));
+                while !stop.load(Ordering::Relaxed) {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= end || time.is_some_and(|time| begun.elapsed() >= time) {
+                        return;
+                    }
+                    let outcome = run(
+                        &Plan::of(seed, options.requests, options.accelerate),
+                        &programs,
+                    );
+                    if let Err(failure) = &outcome {
+                        tell(failure, options);
+                        if let Some(path) = &kept
+                            && let Err(error) = keep(path, failure)
+                        {
+                            eprintln!("electrode-sim: {}: {error}", path.display());
+                            stop.store(true, Ordering::Relaxed);
+                        }
+                    }
+                    let mut sum = sum.lock().expect("nobody panics with it");
+                    sum.add(outcome);
+                    show_progress(&sum, &shown, begun, time);
+                }
+            });
+        }
+    });
+    let sum = sum.into_inner().expect("nobody panics with it");
+    println!(
+        "{} seeds from {} in {:.1} s: {} held, {} failed",
+        sum.seeds,
+        options.from,
+        begun.elapsed().as_secs_f64(),
+        sum.seeds - sum.failures.len() as u64,
+        sum.failures.len()
+    );
+    println!(
+        "  {} requests, {} ops ({} stored by kernels; {} seeds with a fast path), {} views, {} crashes, {} packets, \
+         {} steps checked, {:.1} simulated seconds",
+        sum.requests,
+        sum.ops,
+        sum.stored,
+        sum.accelerated,
+        sum.views,
+        sum.crashes,
+        sum.packets,
+        sum.steps,
+        sum.simulated as f64 / 1e9
+    );
+    Ok(sum.failures.is_empty() && sum.seeds > 0 && !stop.load(Ordering::Relaxed))
+}
+
+/// A line a second, for who waits.
+fn show_progress(sum: &Sum, shown: &Mutex<Instant>, begun: Instant, time: Option<Duration>) {
+    let mut shown = shown.lock().expect("nobody panics with it");
+    let every = if time.is_some() { 10 } else { 5 };
+    if shown.elapsed() < Duration::from_secs(every) {
+        return;
+    }
+    *shown = Instant::now();
+    eprintln!(
+        "{:>7.0} s  {} seeds, {} failed, {} ops, {} views, {} crashes, {:.0} simulated seconds",
+        begun.elapsed().as_secs_f64(),
+        sum.seeds,
+        sum.failures.len(),
+        sum.ops,
+        sum.views,
+        sum.crashes,
+        sum.simulated as f64 / 1e9
+    );
+}
+
+/// A failing seed is kept as it happens, so that an interrupted search has lost nothing.
+fn keep(path: &std::path::Path, failure: &Failure) -> std::io::Result<()> {
+    use std::io::Write as _;
+    let mut file = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)?;
+    writeln!(file, "{failure}")
+}
+
+/// Simulated seconds of a group per second of one CPU.
+fn speed() -> Result<bool> {
+    let programs = Rc::new(Programs::new()?);
+    let plan = Plan::for_speed(10_000);
+    let begun = Instant::now();
+    match run(&plan, &programs) {
+        Ok(report) => {
+            let (simulated, real) = (report.simulated as f64 / 1e9, begun.elapsed().as_secs_f64());
+            println!("{}", describe(&report));
+            println!(
+                "{simulated:.2} simulated seconds in {real:.2} s: {:.1} group-seconds per second, {:.0} requests per simulated second",
+                simulated / real,
+                report.requests as f64 / simulated
+            );
+            Ok(true)
+        }
+        Err(failure) => {
+            println!("FAILED: {failure}");
+            Ok(false)
+        }
+    }
+}

@@ -1,0 +1,344 @@
+//! One run: a group starts, things break, things are mended, and then it has to work.
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+
+use electrode_vr::{OpNumber, Status};
+
+use crate::checks::{Rule, Violation};
+use crate::history::Call;
+use crate::linearizability::{self, NotLinearizable};
+use crate::nic::Programs;
+use crate::plan::{MS, Plan};
+use crate::trace::{Kind, diagram};
+use crate::world::World;
+
+const PROGRESS: Rule = Rule {
+    name: "a healed group works again in bounded time, its fast path armed",
+    source: "VR Revisited 8.2; docs/fast-path.md R5, R6",
+};
+const LINEARIZABLE: Rule = Rule {
+    name: "histories are linearizable",
+    source: "Herlihy & Wing 1990; docs/protocol.md, \"Invariants\"",
+};
+const KEPT: Rule = Rule {
+    name: "what a client was told is never lost",
+    source: "VR Revisited 8.1; docs/protocol.md, \"Invariants\"",
+};
+const ASSERTED: Rule = Rule {
+    name: "the code's own assertions hold",
+    source: "ARCHITECTURE.md, \"Invariants\"",
+};
+
+/// Simulated nanoseconds in which a healed group has to work: time-outs may have backed off, and packets and suspended
+/// programs may still be hundreds of milliseconds late.
+const MENDED_IN: u64 = 6_000 * MS;
+/// Simulated nanoseconds in which requests have to be answered then.
+const ANSWERED_IN: u64 = 20_000 * MS;
+
+/// What a run amounted to.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// The group's size.
+    pub replicas: usize,
+    /// Replicas with a fast path.
+    pub accelerated: usize,
+    /// Requests that were answered.
+    pub requests: u64,
+    /// Ops that were committed.
+    pub ops: u64,
+    /// Views in which some replica was normal.
+    pub views: usize,
+    /// Crashes.
+    pub crashes: u64,
+    /// Packets that were sent, and of them lost.
+    pub packets: u64,
+    /// Packets that were lost.
+    pub lost: u64,
+    /// Ops that kernels stored.
+    pub stored: u64,
+    /// PrepareOks that programs sent.
+    pub kernel_answers: u64,
+    /// Steps of cores, after each of which everything was checked.
+    pub steps: u64,
+    /// Simulated nanoseconds.
+    pub simulated: u64,
+    /// The digest of the log's end: two runs that agree on it did the same.
+    pub digest: u64,
+}
+
+/// A run that failed.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("seed {seed} at {:.3} ms: {violation}", *at as f64 / 1e6)]
+pub struct Failure {
+    /// The seed.
+    pub seed: u64,
+    /// The simulated nanosecond.
+    pub at: u64,
+    /// What was broken.
+    pub violation: Violation,
+    /// How the replicas were.
+    pub state: String,
+}
+
+/// A run with its record.
+#[derive(Debug)]
+pub struct Traced {
+    /// How it ended.
+    pub outcome: Result<Report, Failure>,
+    /// A line per event.
+    pub timeline: String,
+    /// The last part of it as a page with a space-time diagram.
+    pub diagram: String,
+}
+
+/// Runs a plan.
+///
+/// # Errors
+/// A rule was broken.
+pub fn run(plan: &Plan, programs: &Rc<Programs>) -> Result<Report, Failure> {
+    let mut world = None;
+    guarded(plan, programs, false, &mut world)
+}
+
+/// Runs a plan and keeps a record. `window` is how many simulated milliseconds before the end the diagram shows.
+#[must_use]
+pub fn run_traced(plan: &Plan, programs: &Rc<Programs>, window: u64) -> Traced {
+    let mut world = None;
+    let outcome = guarded(plan, programs, true, &mut world);
+    let Some(mut world) = world else {
+        return Traced {
+            outcome,
+            timeline: String::new(),
+            diagram: String::new(),
+        };
+    };
+    let now = world.now;
+    if let Err(failure) = &outcome {
+        let text = failure.violation.to_string();
+        world.trace.line(now, None, Kind::Violation, || text);
+    }
+    let lines = world.trace.lines.iter().map(|line| {
+        let who = line
+            .node
+            .map_or("     *".to_owned(), |node| format!("{node:>6}"));
+        format!("{:>12.6} {who}  {}\n", line.at as f64 / 1e6, line.text)
+    });
+    let timeline = lines.collect();
+    let from = now.saturating_sub(window * MS);
+    let title = format!("seed {}", plan.seed);
+    let diagram = diagram(&world.trace, plan.replicas, &title, from, now);
+    Traced {
+        outcome,
+        timeline,
+        diagram,
+    }
+}
+
+thread_local! {
+    /// Whether panics of this thread are results, not to be printed.
+    static QUIET: Cell<bool> = const { Cell::new(false) };
+    static MESSAGE: Cell<Option<String>> = const { Cell::new(None) };
+}
+
+/// Keeps a panic's words for the report instead of printing them, in threads that run a simulation.
+fn catch_words() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if QUIET.get() {
+                MESSAGE.set(Some(info.to_string()));
+            } else {
+                usual(info);
+            }
+        }));
+    });
+}
+
+/// The core asserts its invariants by panics: one of those is a failure of the run like any other.
+fn guarded(
+    plan: &Plan,
+    programs: &Rc<Programs>,
+    trace: bool,
+    kept: &mut Option<World>,
+) -> Result<Report, Failure> {
+    catch_words();
+    let world = kept.insert(World::new(plan.clone(), Rc::clone(programs), trace));
+    QUIET.set(true);
+    let ended = catch_unwind(AssertUnwindSafe(|| live(world)));
+    QUIET.set(false);
+    match ended {
+        Ok(Ok(report)) => Ok(report),
+        Ok(Err(violation)) => Err(Failure {
+            seed: plan.seed,
+            at: world.now,
+            violation,
+            state: world.describe(),
+        }),
+        Err(_) => Err(Failure {
+            seed: plan.seed,
+            at: world.now,
+            violation: Violation {
+                rule: ASSERTED,
+                text: MESSAGE.take().unwrap_or_default(),
+            },
+            state: String::new(),
+        }),
+    }
+}
+
+fn live(world: &mut World) -> Result<Report, Violation> {
+    break_things(world);
+    checked(world)?;
+    world.heal();
+    demand_progress(world)?;
+    settle(world)?;
+    judge(world)?;
+    Ok(report(world))
+}
+
+fn checked(world: &World) -> Result<(), Violation> {
+    world.violation().cloned().map_or(Ok(()), Err)
+}
+
+fn broken(rule: Rule, text: String) -> Violation {
+    Violation { rule, text }
+}
+
+/// Safety is checked while everything fails.
+fn break_things(world: &mut World) {
+    // The first start needs all of them, but not a good network.
+    let calm = world.chance(500);
+    world.set_calm(calm);
+    world.run_until(200 * MS);
+    world.set_calm(false);
+    let end = world.now + world.plan.break_for;
+    let enough = world.plan.requests / 4;
+    let mut at = world.now;
+    while world.now < end && world.violation().is_none() {
+        // Something must be left to ask when the faults are over.
+        let left: u64 = world.clients.iter().map(crate::client::Client::left).sum();
+        if left < enough {
+            break;
+        }
+        at += world.fault_gap();
+        world.run_until(at);
+        world.break_something();
+    }
+}
+
+/// Everybody is up and connected: the group has to come back, and its fast path with it.
+fn demand_progress(world: &mut World) -> Result<(), Violation> {
+    let deadline = world.now + MENDED_IN;
+    world.run_until(world.now + 50 * MS);
+    while world.now < deadline && !world.works() {
+        world.run_until(world.now + 20 * MS);
+        checked(world)?;
+    }
+    if !world.works() {
+        let text = format!("not after {} ms: {}", MENDED_IN / MS, world.describe());
+        return Err(broken(PROGRESS, text));
+    }
+    let before: Vec<u64> = world.clients.iter().map(|client| client.done).collect();
+    world.run_until(world.now + 400 * MS);
+    checked(world)?;
+    for (client, before) in world.clients.iter().zip(before) {
+        if client.done == before && !client.finished() {
+            let text = format!(
+                "client {} hears nothing for 400 ms: {}",
+                client.index,
+                world.describe()
+            );
+            return Err(broken(PROGRESS, text));
+        }
+    }
+    Ok(())
+}
+
+/// The rest of the requests, and quiet.
+fn settle(world: &mut World) -> Result<(), Violation> {
+    let deadline = world.now + ANSWERED_IN;
+    while world.now < deadline && !world.clients.iter().all(crate::client::Client::finished) {
+        world.run_until(world.now + 50 * MS);
+        checked(world)?;
+    }
+    if let Some(client) = world.clients.iter().find(|client| !client.finished()) {
+        let text = format!(
+            "a request of client {} stays without answer: {}",
+            client.index,
+            world.describe()
+        );
+        return Err(broken(PROGRESS, text));
+    }
+    // Commit numbers reach everybody by the next heartbeats.
+    world.run_until(world.now + 300 * MS);
+    checked(world)
+}
+
+/// What can be seen at the end alone.
+fn judge(world: &World) -> Result<(), Violation> {
+    let committed = world.checks.committed();
+    let last = committed.last();
+    for node in 0..world.plan.replicas {
+        let Some(process) = world.process(node) else {
+            return Err(broken(PROGRESS, format!("replica {node} isn't up")));
+        };
+        let now = process.replica.snapshot();
+        let armed = world.plan.programs[node].any();
+        if now.status != Status::Normal
+            || now.armed != armed
+            || (now.op, now.commit) != (last, last)
+        {
+            return Err(broken(
+                PROGRESS,
+                format!("not everybody is at op {last}: {}", world.describe()),
+            ));
+        }
+        for key in &world.known.acknowledged {
+            if !process.replica.machine().has(*key) {
+                return Err(broken(
+                    KEPT,
+                    format!("op {key:?} isn't in the state of replica {node}"),
+                ));
+            }
+        }
+    }
+    let history: Vec<Call> = world
+        .clients
+        .iter()
+        .flat_map(|client| client.history.iter().cloned())
+        .collect();
+    match linearizability::check(&history) {
+        Ok(()) => Ok(()),
+        Err(error @ NotLinearizable::NoOrder { .. } | error @ NotLinearizable::GivenUp { .. }) => {
+            Err(broken(LINEARIZABLE, error.to_string()))
+        }
+    }
+}
+
+fn report(world: &World) -> Report {
+    let committed = world.checks.committed();
+    let last: OpNumber = committed.last();
+    Report {
+        replicas: world.plan.replicas,
+        accelerated: world
+            .plan
+            .programs
+            .iter()
+            .filter(|programs| programs.any())
+            .count(),
+        requests: world.clients.iter().map(|client| client.done).sum(),
+        ops: last.0,
+        views: world.checks.views.len(),
+        crashes: world.counts.crashes,
+        packets: world.counts.packets,
+        lost: world.counts.lost,
+        stored: world.checks.stored_by_kernels,
+        kernel_answers: world.counts.kernel_answers,
+        steps: world.checks.steps,
+        simulated: world.now,
+        digest: committed.digest(last).map_or(0, |digest| digest.0),
+    }
+}

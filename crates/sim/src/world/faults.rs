@@ -1,0 +1,181 @@
+//! What goes wrong, and how it is mended.
+//!
+//! To add a fault: an arm in [`World::break_something`], and its repair in [`World::heal`].
+
+use electrode_vr::{Role, Status};
+
+use super::World;
+use crate::plan::MS;
+
+impl World {
+    /// Chance, for those who drive a run.
+    pub(crate) fn chance(&mut self, permille: u64) -> bool {
+        self.random.chance(permille)
+    }
+
+    /// How long until the next fault, in nanoseconds.
+    pub(crate) fn fault_gap(&mut self) -> u64 {
+        5 * MS + self.random.below(self.plan.fault_gap)
+    }
+
+    /// The replica that leads now, if one does.
+    pub(crate) fn leader(&self) -> Option<usize> {
+        (0..self.plan.replicas).find(|node| {
+            self.process(*node).is_some_and(|process| {
+                let now = process.replica.snapshot();
+                now.status == Status::Normal && now.role == Role::Primary
+            })
+        })
+    }
+
+    /// One thing goes wrong, or is repaired.
+    pub(crate) fn break_something(&mut self) {
+        let n = self.plan.replicas;
+        let anybody = self.random.index(n);
+        // Half of what goes wrong happens to a primary.
+        let victim = self
+            .leader()
+            .filter(|_| self.random.chance(500))
+            .unwrap_or(anybody);
+        match self.random.below(18) {
+            0 | 1 => {
+                if self.process(victim).is_some() && self.may_crash() {
+                    let after = MS + self.random.below(150 * MS);
+                    self.crash(victim, Some(after));
+                }
+            }
+            2 => self.isolate(victim),
+            3 => self.cut_one_way(victim, anybody),
+            4 => self.split(),
+            5 => self.bridge(victim),
+            6 | 7 => {
+                let until = self.now + self.random.below(200 * MS);
+                self.pause(victim, until);
+            }
+            8 => {
+                let slowness = self.random.below(20 * MS);
+                self.fault(Some(victim), || {
+                    format!("is slow: up to {} us late", slowness / 1000)
+                });
+                self.machines[victim].slowness = slowness;
+            }
+            9 => {
+                let jump = self.random.below(300 * MS);
+                self.fault(Some(victim), || {
+                    format!("its clock jumps by {} ms", jump / MS)
+                });
+                self.machines[victim].clock.offset += jump;
+                self.schedule_wake(victim, self.now);
+            }
+            10 => {
+                let attached = self.random.chance(300);
+                self.attach(victim, attached);
+            }
+            11 => self.attach(victim, true),
+            12 => {
+                // A row of them, each as far as the group bears it.
+                for node in 0..n {
+                    if self.process(node).is_some() && self.may_crash() {
+                        let after = MS + self.random.below(10 * MS);
+                        self.crash(node, Some(after));
+                    }
+                }
+            }
+            _ => self.join_network(),
+        }
+    }
+
+    pub(crate) fn isolate(&mut self, node: usize) {
+        self.fault(Some(node), || "is isolated".to_owned());
+        for other in 0..self.plan.replicas {
+            self.cut[node][other] = true;
+            self.cut[other][node] = true;
+        }
+    }
+
+    pub(crate) fn cut_one_way(&mut self, from: usize, to: usize) {
+        self.fault(Some(from), || format!("can't reach {to} any more"));
+        self.cut[from][to] = true;
+    }
+
+    fn split(&mut self) {
+        let n = self.plan.replicas;
+        let side: Vec<bool> = (0..n).map(|_| self.random.chance(500)).collect();
+        self.fault(None, || format!("the network splits: {side:?}"));
+        for from in 0..n {
+            for to in 0..n {
+                self.cut[from][to] = side[from] != side[to];
+            }
+        }
+    }
+
+    /// Two sides that only one replica can reach both of.
+    fn bridge(&mut self, bridge: usize) {
+        self.split();
+        self.fault(Some(bridge), || {
+            "is the bridge between both sides".to_owned()
+        });
+        for other in 0..self.plan.replicas {
+            self.cut[bridge][other] = false;
+            self.cut[other][bridge] = false;
+        }
+    }
+
+    pub(crate) fn join_network(&mut self) {
+        self.fault(None, || "the network is whole".to_owned());
+        self.cut.iter_mut().for_each(|row| row.fill(false));
+    }
+
+    pub(crate) fn pause(&mut self, node: usize, until: u64) {
+        self.fault(Some(node), || format!("is stopped until {} ms", until / MS));
+        let machine = &mut self.machines[node];
+        machine.paused_until = until;
+        if let Some((at, _)) = machine.wake.take() {
+            self.schedule_wake(node, at.max(until));
+        }
+    }
+
+    fn attach(&mut self, node: usize, attached: bool) {
+        self.fault(Some(node), || format!("programs attached: {attached}"));
+        if let Some(process) = self.process(node) {
+            process.card.set_attached(attached);
+        }
+    }
+
+    /// The faults end: everybody runs, everything is connected, and the network is good. Packets on their way, and programs
+    /// that are suspended, still come.
+    pub(crate) fn heal(&mut self) {
+        self.fault(None, || "the faults end".to_owned());
+        self.calm = true;
+        self.join_network();
+        for node in 0..self.plan.replicas {
+            let machine = &mut self.machines[node];
+            machine.slowness = 0;
+            machine.paused_until = 0;
+            machine.wake = None;
+            let calm = self.interleaving();
+            match self.process(node) {
+                None => self.start(node),
+                Some(process) => {
+                    process.card.set_attached(true);
+                    process.card.set_interleaving(calm);
+                    self.schedule_wake(node, self.now);
+                    self.run_programs(node);
+                }
+            }
+        }
+    }
+
+    /// No faults from the first moment on.
+    pub(crate) fn set_calm(&mut self, calm: bool) {
+        self.calm = calm;
+        let interleaving = self.interleaving();
+        for process in self
+            .machines
+            .iter()
+            .filter_map(|machine| machine.process.as_ref())
+        {
+            process.card.set_interleaving(interleaving);
+        }
+    }
+}

@@ -1,0 +1,347 @@
+//! The network: what leaves a machine is lost, doubled, delayed, damaged, cut off, or comes again long after.
+
+use std::net::SocketAddr;
+
+use electrode_wire::{Key, Packet, decode, encode};
+
+use super::{Happening, World};
+use crate::checks::Rule;
+use crate::frame::{Host, parse};
+use crate::plan::MS;
+use crate::process::{Outgoing, Process};
+use crate::trace::{Arrow, summary};
+
+const FRAMES: Rule = Rule {
+    name: "programs build frames that stacks can read",
+    source: "docs/fast-path.md, \"Broadcast\"; RFC 791, 768, 8200",
+};
+
+/// Old packets that are kept to come again.
+const STALE: usize = 64;
+
+impl World {
+    /// What a machine sent goes its way.
+    pub(super) fn leave(&mut self, node: usize, sent: Vec<Outgoing>, by_kernel: bool) {
+        for outgoing in sent {
+            match outgoing {
+                Outgoing::Frame(frame) => {
+                    let Ok(datagram) = parse(&frame) else {
+                        let text = format!("a frame of replica {node} is damaged before it leaves");
+                        self.checks.require(FRAMES, Err(text));
+                        continue;
+                    };
+                    let Some(to) = self.plan.layout.host(datagram.destination) else {
+                        continue;
+                    };
+                    let from = Host::Replica(node);
+                    self.travel(from, to, vec![frame], None, by_kernel);
+                }
+                Outgoing::Fragments {
+                    to,
+                    frames,
+                    payload,
+                } => {
+                    let source = self.plan.layout.address(Host::Replica(node));
+                    if let Some(to) = self.plan.layout.host(to) {
+                        self.travel(
+                            Host::Replica(node),
+                            to,
+                            frames,
+                            Some((payload, source)),
+                            by_kernel,
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn send_request(&mut self, client: usize, to: usize, bytes: &[u8]) {
+        let (from, to) = (Host::Client(client), Host::Replica(to));
+        let address = self.plan.layout.address(to);
+        let id = u16::try_from(self.number & 0xffff).expect("16 bits");
+        let frames = self.plan.layout.frames(from, address, bytes, id);
+        let whole = (frames.len() > 1).then(|| (bytes.to_vec(), self.plan.layout.address(from)));
+        self.travel(from, to, frames, whole, false);
+    }
+
+    fn travel(
+        &mut self,
+        from: Host,
+        to: Host,
+        frames: Vec<Vec<u8>>,
+        whole: Option<(Vec<u8>, SocketAddr)>,
+        by_kernel: bool,
+    ) {
+        self.counts.packets += 1;
+        let lost = self.is_cut(from, to) || !self.calm && self.random.chance(self.plan.loss);
+        let arrives = self.arrival();
+        if self.trace.is_on() {
+            self.draw(from, to, &frames, &whole, arrives, by_kernel, lost);
+        }
+        if lost {
+            self.counts.lost += 1;
+            return;
+        }
+        if !self.calm && self.random.chance(self.plan.duplication) {
+            let at = self.arrival();
+            let (frames, whole) = (frames.clone(), whole.clone());
+            self.put(
+                at,
+                Happening::Arrival {
+                    to,
+                    frames,
+                    whole,
+                    intact: true,
+                },
+            );
+        }
+        if !self.calm && whole.is_none() {
+            self.keep_for_later(to, &frames);
+            if self.random.chance(self.plan.corruption)
+                && let Some(damaged) = self.damaged(from, &frames[0])
+            {
+                let at = self.arrival();
+                let (intact, frames, whole) = (damaged.1, vec![damaged.0], None);
+                self.put(
+                    at,
+                    Happening::Arrival {
+                        to,
+                        frames,
+                        whole,
+                        intact,
+                    },
+                );
+                // Half of the time instead of the original.
+                if self.random.chance(500) {
+                    return;
+                }
+            }
+        }
+        self.put(
+            arrives,
+            Happening::Arrival {
+                to,
+                frames,
+                whole,
+                intact: true,
+            },
+        );
+    }
+
+    fn is_cut(&self, from: Host, to: Host) -> bool {
+        match (from, to) {
+            (Host::Replica(from), Host::Replica(to)) => self.cut[from][to],
+            _ => false,
+        }
+    }
+
+    /// Now and then an old packet comes again, however old, whatever was restarted meanwhile.
+    fn keep_for_later(&mut self, to: Host, frames: &[Vec<u8>]) {
+        if self.plan.staleness == 0 || !self.random.chance(self.plan.staleness) {
+            return;
+        }
+        if self.stale.len() >= STALE
+            && let Some((to, frame)) = self.stale.pop_front()
+        {
+            let at = self.arrival();
+            let frames = vec![frame];
+            self.put(
+                at,
+                Happening::Arrival {
+                    to,
+                    frames,
+                    whole: None,
+                    intact: true,
+                },
+            );
+        }
+        self.stale.push_back((to, frames[0].clone()));
+        if self.random.chance(500) {
+            let which = self.random.index(self.stale.len());
+            let (to, frame) = self.stale[which].clone();
+            let at = self.arrival() + self.random.below(300 * MS);
+            let frames = vec![frame];
+            self.put(
+                at,
+                Happening::Arrival {
+                    to,
+                    frames,
+                    whole: None,
+                    intact: true,
+                },
+            );
+        }
+    }
+
+    /// A damaged copy: one to three bits flip anywhere behind the Ethernet header, or it is cut short; or a copy of another
+    /// group, otherwise whole. And whether our message in it is still what it was: what is in front of it has its own sums,
+    /// and not all of it changes what the message says.
+    fn damaged(&mut self, from: Host, frame: &[u8]) -> Option<(Vec<u8>, bool)> {
+        let payload = parse(frame).ok()?.payload;
+        let begin = frame.len() - payload.len();
+        let mut damaged = frame.to_vec();
+        match self.random.below(8) {
+            0 => damaged.truncate(14 + self.random.index(frame.len() - 14)),
+            1 => return Some((self.of_another_group(from, frame)?, false)),
+            _ => {
+                for _ in 0..=self.random.below(3) {
+                    let bit = 14 * 8 + self.random.index((frame.len() - 14) * 8);
+                    damaged[bit / 8] ^= 1 << (bit % 8);
+                }
+            }
+        }
+        let intact = damaged.get(begin..) == Some(payload);
+        Some((damaged, intact))
+    }
+
+    /// The same message in the name of another group, with a check that is right.
+    fn of_another_group(&mut self, from: Host, frame: &[u8]) -> Option<Vec<u8>> {
+        let datagram = parse(frame).ok()?;
+        let key = Key(self.plan.key);
+        let (mut envelope, packet) = decode(datagram.payload, &key).ok()?;
+        envelope.group.0 ^= 1 << self.random.below(64);
+        let mut bytes = Vec::new();
+        encode(&envelope, &key, &packet, &mut bytes);
+        self.plan
+            .layout
+            .frames(from, datagram.destination, &bytes, 7)
+            .pop()
+    }
+
+    pub(super) fn arrival(&mut self) -> u64 {
+        let slow = !self.calm && self.random.chance(20);
+        let delay = if self.calm { MS / 10 } else { self.plan.delay };
+        let extra = if slow { self.random.below(100 * MS) } else { 0 };
+        self.now + 20_000 + self.random.below(delay) + extra
+    }
+
+    /// A packet reaches a machine: its programs first.
+    pub(super) fn arrive(
+        &mut self,
+        node: usize,
+        frames: Vec<Vec<u8>>,
+        whole: Option<(Vec<u8>, SocketAddr)>,
+        intact: bool,
+    ) {
+        let Some(process) = &self.machines[node].process else {
+            return;
+        };
+        match whole {
+            Some((payload, source)) => process.card.arrive_fragments(&frames, payload, source),
+            None => frames
+                .into_iter()
+                .for_each(|frame| process.card.arrive(frame, intact)),
+        }
+        self.run_programs(node);
+    }
+
+    pub(super) fn arrive_at_client(
+        &mut self,
+        index: usize,
+        frames: &[Vec<u8>],
+        whole: Option<(Vec<u8>, SocketAddr)>,
+    ) {
+        if let Some((payload, _)) = whole {
+            return self.client_heard(index, &payload);
+        }
+        let own = self.plan.layout.address(Host::Client(index));
+        if let Some(Ok(datagram)) = frames.first().map(|frame| parse(frame))
+            && datagram.destination == own
+        {
+            let payload = datagram.payload.to_vec();
+            self.client_heard(index, &payload);
+        }
+    }
+
+    /// Packets that are on their way get to the card right before user space runs, so that programs run between its steps.
+    pub(super) fn bring_racing(&mut self, node: usize, process: &Process) {
+        if !self.random.chance(self.plan.interleaving) {
+            return;
+        }
+        let racing: Vec<(u64, u64)> = self
+            .happenings
+            .iter()
+            .take(64)
+            .filter(|(_, happening)| {
+                matches!(happening, Happening::Arrival { to: Host::Replica(to), whole: None, .. } if *to == node)
+            })
+            .map(|(key, _)| *key)
+            .take(1 + self.random.index(4))
+            .collect();
+        for key in racing {
+            if let Some(Happening::Arrival {
+                frames,
+                intact: true,
+                ..
+            }) = self.happenings.remove(&key)
+            {
+                frames
+                    .into_iter()
+                    .for_each(|frame| process.card.arrive(frame, true));
+            }
+        }
+    }
+
+    /// A frame that a program made from what came in: read by another hand, and checked.
+    pub(super) fn check_answer(&mut self, node: usize, frame: &[u8]) {
+        let Some(process) = &self.machines[node].process else {
+            return;
+        };
+        let decoded = parse(frame).ok().and_then(|datagram| {
+            let own = self.plan.layout.address(Host::Replica(node));
+            let (envelope, packet) = decode(datagram.payload, &process.key()).ok()?;
+            let right = datagram.source == own && usize::from(envelope.sender) == node;
+            right.then_some(packet)
+        });
+        match decoded {
+            Some(Packet::Message(message)) => self.checks.kernel_sent(process, &message),
+            other => {
+                let text =
+                    format!("the kernel of replica {node} sends what can't be read: {other:?}");
+                self.checks.require(FRAMES, Err(text));
+            }
+        }
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "everything that an arrow shows")]
+    fn draw(
+        &mut self,
+        from: Host,
+        to: Host,
+        frames: &[Vec<u8>],
+        whole: &Option<(Vec<u8>, SocketAddr)>,
+        arrives: u64,
+        by_kernel: bool,
+        lost: bool,
+    ) {
+        let (Host::Replica(from), Host::Replica(to)) = (from, to) else {
+            return;
+        };
+        let key = Key(self.plan.key);
+        let payload = match whole {
+            Some((payload, _)) => Some(&payload[..]),
+            None => parse(&frames[0]).ok().map(|datagram| datagram.payload),
+        };
+        let label = match payload.map(|payload| decode(payload, &key)) {
+            Some(Ok((_, Packet::Message(message)))) => summary(&message),
+            other => format!("{other:?}"),
+        };
+        let sent = self.now;
+        let fate = if lost { "lost" } else { "on its way" };
+        let who = if by_kernel { "kernel sends" } else { "sends" };
+        self.trace
+            .line(sent, Some(from), crate::trace::Kind::Plain, || {
+                format!("{who} to {to} ({fate}): {label}")
+            });
+        self.trace.arrow(|| Arrow {
+            sent,
+            arrives,
+            from,
+            to,
+            label,
+            by_kernel,
+            lost,
+        });
+    }
+}
