@@ -7,6 +7,7 @@
 pub mod asm;
 pub mod btf;
 pub mod builder;
+pub mod code;
 pub mod disasm;
 pub mod insn;
 pub mod object;
