@@ -74,6 +74,9 @@ impl fmt::Display for Insn {
                 dst,
                 src,
             } => write!(f, "{} = (s{bits}){}", half(width, dst), half(width, src)),
+            Insn::CastAddressSpace { dst, src, to, from } => {
+                write!(f, "{dst} = addr_space_cast({src}, {to}, {from})")
+            }
             Insn::Neg { width, dst } => {
                 write!(f, "{} = -{}", half(width, dst), half(width, dst))
             }
@@ -136,7 +139,15 @@ impl fmt::Display for Insn {
                 None => write!(f, "call unknown#{helper}"),
             },
             Insn::CallLocal { offset } => write!(f, "call pc{offset:+}"),
-            Insn::CallKfunc { btf_id, .. } => write!(f, "call kernel-function#{btf_id}"),
+            Insn::CallKfunc {
+                btf_id,
+                btf_fd_index: 0,
+            } => write!(f, "call kernel-function#{btf_id}"),
+            // The verifier leaves the index out; without it the text would not lead back to the instruction.
+            Insn::CallKfunc {
+                btf_id,
+                btf_fd_index,
+            } => write!(f, "call kernel-function#{btf_id}@{btf_fd_index}"),
             Insn::CallReg { target } => write!(f, "callx {target}"),
             Insn::Exit => f.write_str("exit"),
         }
@@ -179,7 +190,8 @@ fn imm64(f: &mut fmt::Formatter<'_>, value: Imm64) -> fmt::Result {
         Imm64::Map => f.write_str("0x0"),
         Imm64::MapFd(fd) => write!(f, "map[fd:{fd}]"),
         Imm64::MapValue { fd, offset } => write!(f, "map[fd:{fd}][0]+{offset}"),
-        Imm64::BtfId { id, .. } => write!(f, "btf[id:{id}]"),
+        Imm64::BtfId { id, btf_fd: 0 } => write!(f, "btf[id:{id}]"),
+        Imm64::BtfId { id, btf_fd } => write!(f, "btf[id:{id}]@{btf_fd}"),
         Imm64::Function { offset } => write!(f, "subprog[{offset:+}]"),
         Imm64::MapIndex(index) => write!(f, "map[idx:{index}]"),
         Imm64::MapIndexValue { index, offset } => write!(f, "map[idx:{index}][0]+{offset}"),

@@ -8,6 +8,8 @@
 //!         opcode   src << 4 | dst   offset (le)   immediate (le)
 //! ```
 
+#[cfg(test)]
+pub(crate) mod arbitrary;
 mod decode;
 mod encode;
 mod helpers;
@@ -275,6 +277,13 @@ pub enum Insn {
         bits: u8,
         dst: Reg,
         src: Reg,
+    },
+    /// `dst = src`, a pointer moved from one address space to another (`BPF_ADDR_SPACE_CAST`, for arenas).
+    CastAddressSpace {
+        dst: Reg,
+        src: Reg,
+        to: u16,
+        from: u16,
     },
     /// `dst = -dst`.
     Neg { width: Width, dst: Reg },

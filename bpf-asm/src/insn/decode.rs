@@ -228,6 +228,15 @@ fn arithmetic(f: Fields) -> Result<Insn, DecodeError> {
                 src,
             })
         }
+        (ops::CAST_ADDRESS_SPACE, Width::W64) if is_move && is_register => {
+            let [from_low, from_high, to_low, to_high] = f.imm.to_le_bytes();
+            Ok(Insn::CastAddressSpace {
+                dst,
+                src: f.src()?,
+                to: u16::from_le_bytes([to_low, to_high]),
+                from: u16::from_le_bytes([from_low, from_high]),
+            })
+        }
         _ => Err(f.reserved("offset")),
     }
 }

@@ -85,6 +85,13 @@ impl Insn {
                 let opcode = alu_class(width) | code | ops::X;
                 slot(opcode, Some(dst), src.number(), i16::from(bits), 0);
             }
+            Insn::CastAddressSpace { dst, src, to, from } => {
+                let (_, code, ..) = *super::AluOp::Mov.row();
+                let opcode = class::ALU64 | code | ops::X;
+                let spaces = u32::from(to) << 16 | u32::from(from);
+                let (src, offset) = (src.number(), ops::CAST_ADDRESS_SPACE);
+                slot(opcode, Some(dst), src, offset, spaces.cast_signed());
+            }
             Insn::Neg { width, dst } => slot(alu_class(width) | ops::NEG, Some(dst), 0, 0, 0),
             Insn::Endian { kind, bits, dst } => {
                 slot(kind.row().1, Some(dst), 0, 0, i32::from(bits));

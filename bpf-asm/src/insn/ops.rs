@@ -31,6 +31,9 @@ pub(super) const X: u8 = 0x08;
 pub(super) const NEG: u8 = 0x80;
 pub(super) const END: u8 = 0xd0;
 
+/// What the offset of a 64-bit register move says when it moves a pointer to another address space.
+pub(super) const CAST_ADDRESS_SPACE: i16 = 1;
+
 /// Jumps that are no row of [`JUMP`].
 pub(super) const GOTO: u8 = 0x00;
 pub(super) const CALL: u8 = 0x80;

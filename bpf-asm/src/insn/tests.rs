@@ -43,6 +43,9 @@ fn every_form() -> Vec<Insn> {
         }
         all.push(Insn::Neg { width, dst });
     }
+    for (to, from) in [(0, 1), (1, 0), (u16::MAX, 0x8000)] {
+        all.push(Insn::CastAddressSpace { dst, src, to, from });
+    }
     for kind in [EndianKind::ToLe, EndianKind::ToBe, EndianKind::Swap] {
         for bits in [16, 32, 64] {
             all.push(Insn::Endian { kind, bits, dst });
@@ -155,7 +158,17 @@ fn a_map_to_be_relocated_is_encoded_as_zeroes() {
 #[test]
 fn known_instructions_have_their_known_bytes() {
     let (r0, r1, r2) = (Reg::R0, Reg::R1, Reg::R2);
-    let cases: [(Insn, u64); 8] = [
+    let cases: [(Insn, u64); 9] = [
+        // r1 = addr_space_cast(r2, 0, 1)
+        (
+            Insn::CastAddressSpace {
+                dst: r1,
+                src: r2,
+                to: 0,
+                from: 1,
+            },
+            0xbf21_0100_0100_0000,
+        ),
         // r2 = *(u32 *)(r1 + 4)
         (
             Insn::Load {
@@ -278,6 +291,24 @@ proptest! {
         if let Ok((insn, taken)) = Insn::decode(&slots) {
             prop_assert_eq!(insn.check(), Ok(()));
             prop_assert_eq!(&encoded(insn)[..], &slots[..taken]);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 8192, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_legal_instruction_survives_encoding_and_decoding(insn in arbitrary::legal()) {
+        prop_assert_eq!(insn.check(), Ok(()));
+        prop_assert_eq!(Insn::decode(&encoded(insn)), Ok((insn, insn.slots())));
+    }
+
+    #[test]
+    fn any_bytes_are_decoded_or_refused_with_a_place(slots in prop::collection::vec(any::<[u8; 8]>(), 0..12)) {
+        match Insn::decode_all(&slots) {
+            Ok(insns) => prop_assert_eq!(insns.iter().map(Insn::slots).sum::<usize>(), slots.len()),
+            Err((at, _)) => prop_assert!(at < slots.len()),
         }
     }
 }

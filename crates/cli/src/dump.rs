@@ -9,8 +9,8 @@ use std::str::FromStr;
 
 use anyhow::{Context, bail};
 use argh::FromArgs;
-use bpf_asm::disasm;
 use bpf_asm::program::Program;
+use bpf_asm::{disasm, text};
 use electrode_fastpath::programs;
 
 use crate::arguments::USAGE;
@@ -127,23 +127,30 @@ fn build(chosen: &Chosen) -> anyhow::Result<Vec<Program>> {
     Ok(built)
 }
 
-/// Every function: its name, then its instructions by slot.
+/// The maps, and every function: its name, then its instructions by slot. `bpf_asm::text` reads it.
 fn assembly(programs: &[Program]) -> String {
-    let mut text = String::new();
+    let maps: Vec<_> = programs.iter().flat_map(|program| &program.maps).collect();
+    let mut lines = String::new();
+    for (at, map) in maps.iter().enumerate() {
+        if let Some(line) = text::map_line(map).filter(|_| !maps[..at].contains(map)) {
+            lines.push_str(&line);
+            lines.push('\n');
+        }
+    }
     for function in programs
         .iter()
         .flat_map(|program| std::iter::once(&program.main).chain(&program.subprograms))
     {
-        if !text.is_empty() {
-            text.push('\n');
+        if !lines.is_empty() {
+            lines.push('\n');
         }
-        text.push_str(&format!(
+        lines.push_str(&format!(
             "{}:\n{}",
             function.name,
             disasm::listing(function)
         ));
     }
-    text
+    lines
 }
 
 #[cfg(test)]

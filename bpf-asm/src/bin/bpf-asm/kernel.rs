@@ -1,0 +1,191 @@
+//! Code run by the kernel, through BPF_PROG_TEST_RUN: memory in, all 64 bits of r0 out.
+//!
+//! ```text
+//!   packet:  memory | 8 bytes for r0 | padding to an Ethernet header
+//!   program: r1 = memory, r2 = its length; call the code; store r0 behind the memory
+//! ```
+//! The code is a function of its own, so that its `exit` returns here; it has nearly the whole stack to itself.
+
+use aya::programs::{ProgramError, SchedClassifier, TestRun, TestRunOptions, Xdp};
+use aya::{Ebpf, EbpfLoader};
+use bpf_asm::asm::Assembler;
+use bpf_asm::code;
+use bpf_asm::insn::{Insn, Reg};
+use bpf_asm::object::Object;
+use bpf_asm::program::{Function, Program, ProgramKind};
+
+/// What a test run takes at least: an Ethernet header.
+const MIN_PACKET: usize = 14;
+
+/// The linear part of a packet in a test run ends at 3520 bytes; r0 has to fit behind the memory.
+pub(crate) const MAX_MEMORY: usize = 3504;
+
+const RESULT_BYTES: usize = 8;
+
+/// Why code was not run.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum KernelError {
+    /// The verifier's words.
+    #[error("the kernel refuses the program: {0}")]
+    Refused(String),
+    /// Anything else.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// How code is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Call {
+    /// By an XDP program, with this many bytes of memory in r1 and their number in r2.
+    WithMemory(usize),
+    /// As a TC classifier, with the context in r1 and the memory as its packet; only the lower half of r0 comes back.
+    #[allow(
+        dead_code,
+        reason = "the command has no use for it; tests of packet loads do"
+    )]
+    AsClassifier,
+}
+
+/// Code that the kernel has taken.
+pub(crate) struct Loaded {
+    ebpf: Ebpf,
+    call: Call,
+}
+
+impl Loaded {
+    /// Loads it; needs root.
+    pub(crate) fn load(insns: &[Insn], call: Call) -> Result<Loaded, KernelError> {
+        let functions = code::functions("code", "code", insns).map_err(other)?;
+        let program = match call {
+            Call::AsClassifier => {
+                let mut functions = functions.into_iter();
+                Program {
+                    kind: ProgramKind::Classifier,
+                    main: functions
+                        .next()
+                        .ok_or_else(|| KernelError::Other("no code".into()))?,
+                    subprograms: functions.collect(),
+                    maps: Vec::new(),
+                }
+            }
+            Call::WithMemory(length) if length > MAX_MEMORY => {
+                return Err(KernelError::Other(format!(
+                    "{length} bytes of memory: the kernel's engine has room for {MAX_MEMORY}"
+                )));
+            }
+            Call::WithMemory(length) => Program {
+                kind: ProgramKind::Xdp,
+                main: caller(length)?,
+                subprograms: functions,
+                maps: Vec::new(),
+            },
+        };
+        let name = program.main.name.clone();
+        let elf = Object::new("GPL")
+            .program(program)
+            .to_elf()
+            .map_err(other)?;
+        // Without the kernel's own types, which take long to read and which nothing here refers to.
+        let mut ebpf = EbpfLoader::new().btf(None).load(&elf).map_err(chain)?;
+        let program = ebpf.program_mut(&name).ok_or_else(gone)?;
+        let loaded = match call {
+            Call::AsClassifier => <&mut SchedClassifier>::try_from(program)
+                .map_err(chain)?
+                .load(),
+            Call::WithMemory(_) => <&mut Xdp>::try_from(program).map_err(chain)?.load(),
+        };
+        match loaded {
+            Ok(()) => Ok(Loaded { ebpf, call }),
+            Err(ProgramError::LoadError {
+                io_error,
+                verifier_log,
+            }) => Err(KernelError::Refused(format!("{io_error}\n{verifier_log}"))),
+            Err(error) => Err(chain(error)),
+        }
+    }
+
+    /// Runs it once; r0 comes back, and `memory` as the code left it. Its length is that of loading.
+    pub(crate) fn run(&self, memory: &mut [u8]) -> Result<u64, KernelError> {
+        let mut packet = memory.to_vec();
+        if let Call::WithMemory(length) = self.call {
+            if length != memory.len() {
+                return Err(KernelError::Other("the memory has another length".into()));
+            }
+            packet.resize(packet.len() + RESULT_BYTES, 0);
+        }
+        packet.resize(packet.len().max(MIN_PACKET), 0);
+        let mut out = vec![0; packet.len()];
+        let options = TestRunOptions {
+            data_in: Some(&packet),
+            data_out: Some(&mut out),
+            ..TestRunOptions::default()
+        };
+        let mut programs = self.ebpf.programs();
+        let result = match programs.next().ok_or_else(gone)?.1 {
+            aya::programs::Program::Xdp(program) => program.test_run(options),
+            aya::programs::Program::SchedClassifier(program) => program.test_run(options),
+            _ => return Err(gone()),
+        };
+        let result = result.map_err(chain)?;
+        if self.call == Call::AsClassifier {
+            return Ok(u64::from(result.return_value));
+        }
+        let (left, r0) = out.split_at(memory.len());
+        memory.copy_from_slice(left);
+        match r0.first_chunk() {
+            Some(r0) if result.return_value == XDP_PASS => Ok(u64::from_le_bytes(*r0)),
+            _ => Err(KernelError::Other(
+                "the kernel gave the program another packet".into(),
+            )),
+        }
+    }
+}
+
+const XDP_PASS: u32 = 2;
+
+/// The program around the code.
+fn caller(length: usize) -> Result<Function, KernelError> {
+    let (data, data_end) = (0, 4);
+    let short = |bytes: usize| i32::try_from(bytes).map_err(other);
+    let mut a = Assembler::new("caller");
+    let out = a.label();
+    a.mov64(Reg::R6, Reg::R1);
+    if length == 0 {
+        a.mov64_imm(Reg::R1, 0).mov64_imm(Reg::R2, 0);
+    } else {
+        a.ldx_w(Reg::R2, Reg::R6, data)
+            .ldx_w(Reg::R3, Reg::R6, data_end);
+        a.mov64(Reg::R1, Reg::R2).add64_imm(Reg::R2, short(length)?);
+        a.jgt64(Reg::R2, Reg::R3, out)
+            .mov64_imm(Reg::R2, short(length)?);
+    }
+    a.call_local("code");
+    a.ldx_w(Reg::R2, Reg::R6, data)
+        .ldx_w(Reg::R3, Reg::R6, data_end);
+    a.add64_imm(Reg::R2, short(length + RESULT_BYTES)?);
+    a.jgt64(Reg::R2, Reg::R3, out);
+    a.stx_dw(Reg::R2, -8, Reg::R0);
+    a.mov64_imm(Reg::R0, 2).exit();
+    a.bind(out).mov64_imm(Reg::R0, 0).exit();
+    a.finish().map_err(other)
+}
+
+fn other(error: impl std::fmt::Display) -> KernelError {
+    KernelError::Other(error.to_string())
+}
+
+fn gone() -> KernelError {
+    KernelError::Other("the loader lost the program".into())
+}
+
+/// An error with everything behind it.
+fn chain(error: impl std::error::Error) -> KernelError {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    KernelError::Other(text)
+}

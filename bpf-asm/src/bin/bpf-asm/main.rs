@@ -1,0 +1,2 @@
+//! The `bpf-asm` command.
+fn main() {}
