@@ -16,6 +16,18 @@ pub struct Config {
     pub limits: Limits,
     /// Whether there is a fast path. Without one no [`crate::Effect::FastPath`] is ever given.
     pub fast_path: bool,
+    /// What survives the process. In memory mode no [`crate::Effect::Write`] is ever given.
+    pub durability: Durability,
+}
+
+/// What of a replica survives its process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// The promise alone: the log is recovered from the others.
+    #[default]
+    Memory,
+    /// The log too: nothing is acknowledged before it is on disk.
+    Disk,
 }
 
 /// Time-outs, in nanoseconds.

@@ -31,9 +31,8 @@ impl<S: StateMachine> Replica<S> {
     pub(super) fn send_prepares(&mut self, out: &mut Vec<Effect>) {
         while self.primary.flights.len() < self.config.limits.window && !self.forsaken() {
             if self.primary.sent_to == self.log.op() {
-                for entry in self.primary.next_batch(&self.config.limits) {
-                    self.log.append(entry);
-                }
+                let batch = self.primary.next_batch(&self.config.limits);
+                self.append(batch, out);
             }
             let limits = &self.config.limits;
             let entries =
@@ -203,7 +202,8 @@ impl<S: StateMachine> Replica<S> {
             acked.sort_unstable();
             decided = acked[MAX_REPLICAS - faults];
         }
-        self.learned_commit = self.learned_commit.max(decided);
+        // This primary is one of the f + 1, so its own disk has to have it too.
+        self.learned_commit = self.learned_commit.max(decided.min(self.durable()));
         self.execute(out);
         while self
             .primary
@@ -243,7 +243,7 @@ impl<S: StateMachine> Replica<S> {
                 self.reply(entry.client, entry.request, reply, out);
             }
             if op.0.is_multiple_of(every) {
-                self.take_checkpoint();
+                self.take_checkpoint(out);
             }
         }
     }
@@ -348,15 +348,18 @@ impl<S: StateMachine> Replica<S> {
             transferred,
         } = held;
         let (view, op, commit) = (prepare.view, prepare.last(), prepare.commit);
-        self.append_missing(prepare);
-        let last_op = self.log.op();
+        self.append_missing(prepare, out);
+        let last_op = self.durable();
         // What came by state transfer may end anywhere; its acknowledgement is about the whole log.
         let op = if transferred { last_op } else { op };
-        let to = view.primary(self.config.replicas);
-        out.push(Effect::Send {
-            to,
-            message: Message::PrepareOk { view, op, last_op },
-        });
+        // What isn't durable yet is acknowledged when it is.
+        if op <= last_op {
+            let to = view.primary(self.config.replicas);
+            out.push(Effect::Send {
+                to,
+                message: Message::PrepareOk { view, op, last_op },
+            });
+        }
         self.learn_commit(commit, out);
         if transferred {
             self.continue_catch_up(out);
@@ -364,12 +367,10 @@ impl<S: StateMachine> Replica<S> {
     }
 
     /// Appends the entries past the log's last op.
-    pub(super) fn append_missing(&mut self, prepare: Prepare) {
+    pub(super) fn append_missing(&mut self, prepare: Prepare, out: &mut Vec<Effect>) {
         let known = self.log.op().next().0.saturating_sub(prepare.first.0);
         let known = usize::try_from(known).unwrap_or(usize::MAX);
-        for entry in prepare.entries.into_iter().skip(known) {
-            self.log.append(entry);
-        }
+        self.append(prepare.entries.into_iter().skip(known), out);
     }
 
     pub(super) fn tick_backup(&mut self, out: &mut Vec<Effect>) {
