@@ -4,6 +4,8 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use serde::{Deserialize, Serialize};
+
 use crate::ids::{
     ClientId, Digest, GroupId, Nonce, OpNumber, ReplicaId, RequestNumber, Time, View,
 };
@@ -116,7 +118,7 @@ pub struct Promise {
 }
 
 /// A change of the log on disk, in disk mode. [`crate::Stored`] says what a sequence of them amounts to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Write {
     /// The log grows. Others go on meanwhile; [`Input::Persisted`] says when it is durable.
     Append {
@@ -130,7 +132,8 @@ pub enum Write {
         digest: Digest,
     },
     /// The replica is about to be normal in `view` with this log: up to `after` as it is on disk (or in the checkpoint
-    /// that was written), then `entries`. All or nothing, and durable before the next effect takes place.
+    /// that was written), then `entries`. All or nothing; with every write before it, durable before the
+    /// next effect takes place.
     Enter {
         /// The group.
         group: GroupId,
@@ -159,7 +162,7 @@ pub enum Write {
 /// Something to do. Effects take place in the order in which they were given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Write the promise to stable storage; go on only when it is there, and (in disk mode) every [`Effect::Write`] before it.
+    /// Write the promise to stable storage; go on only when it is there, and (in disk mode) every [`Write::Append`] before it.
     Persist(Promise),
     /// Disk mode: change the log on disk, in the order given. Each kind says who waits for it.
     Write(Write),

@@ -13,8 +13,11 @@ use crate::ids::{Digest, OpNumber, View};
 pub struct Stored {
     last_normal: View,
     log: Log,
-    checkpoint: Option<(OpNumber, Digest, Arc<Vec<u8>>)>,
+    checkpoint: Option<StoredCheckpoint>,
 }
+
+/// Op, digest of the log there, state and client table.
+pub(super) type StoredCheckpoint = (OpNumber, Digest, Arc<Vec<u8>>);
 
 /// Why a write doesn't follow what is stored.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -148,7 +151,7 @@ impl Stored {
         }
     }
 
-    pub(super) fn into_parts(self) -> (View, Log, Option<(OpNumber, Digest, Arc<Vec<u8>>)>) {
+    pub(super) fn into_parts(self) -> (View, Log, Option<StoredCheckpoint>) {
         (self.last_normal, self.log, self.checkpoint)
     }
 }
