@@ -66,7 +66,7 @@ pub struct Limits {
     pub batch_ops: usize,
     /// Prepares in flight.
     pub window: usize,
-    /// Requests waiting for the window; beyond it clients hear `Busy`.
+    /// Requests waiting for the window, and as many that wait for a predecessor; beyond it clients hear `Busy`.
     pub queue: usize,
     /// A checkpoint is taken at every multiple of this many ops; the log keeps at most twice as many entries.
     pub checkpoint_ops: u64,

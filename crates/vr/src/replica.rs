@@ -446,7 +446,10 @@ impl<S: StateMachine> Replica<S> {
     /// Why this replica isn't normal, for people.
     fn reason(&self) -> Option<alloc::string::String> {
         match self.status {
-            Status::Normal => None,
+            Status::Normal => self
+                .primary
+                .stepped_down
+                .then(|| self.stepped_down_reason()),
             Status::Starting => Some(self.starting_reason()),
             Status::Recovering => Some(self.recovery_reason()),
             Status::ViewChange => Some(self.view_change_reason()),

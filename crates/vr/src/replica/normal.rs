@@ -1,5 +1,6 @@
 //! Normal operation (VR Revisited, section 4.1): the primary orders, the backups follow, both execute in order.
 
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::Replica;
@@ -7,7 +8,7 @@ use super::client_table::Bounds;
 use super::fast_path::Held;
 use super::requests::{Flight, Primary};
 use crate::MAX_REPLICAS;
-use crate::effect::{Effect, FastPathCommand};
+use crate::effect::{Effect, FastPathCommand, Note};
 use crate::ids::{OpNumber, ReplicaId, Time, View};
 use crate::message::{Message, Prepare};
 use crate::state_machine::StateMachine;
@@ -118,6 +119,7 @@ impl<S: StateMachine> Replica<S> {
         if self.faults() == 0 {
             return;
         }
+        self.weigh_support(out);
         self.resend_prepares(out);
         if self.now >= self.primary.start_view_at && !self.all_joined() {
             self.primary.start_view_at = self.now.plus(self.config.timing.retry);
@@ -142,6 +144,30 @@ impl<S: StateMachine> Replica<S> {
                 out.push(Effect::Broadcast(commit));
             }
         }
+    }
+
+    /// Steps down when f backups haven't been heard for long, and up again when they are: nothing was decided meanwhile, so
+    /// if nobody else leads by then it still is the view's primary.
+    fn weigh_support(&mut self, out: &mut Vec<Effect>) {
+        let forsaken = self.forsaken();
+        if forsaken == self.primary.stepped_down {
+            return;
+        }
+        self.primary.stepped_down = forsaken;
+        if forsaken {
+            let reason = self.stepped_down_reason();
+            out.push(Effect::Note(Note::Warning(reason)));
+            self.turn_away(out);
+        } else {
+            self.note_entered("normal", out);
+        }
+    }
+
+    pub(super) fn stepped_down_reason(&self) -> String {
+        let quorum = self.faults();
+        alloc::format!(
+            "stepped down: fewer than {quorum} backups show signs of life, so nothing can be decided here; clients are sent elsewhere"
+        )
     }
 
     /// Whether f backups haven't been heard for so long that this primary can decide nothing. It falls silent then: what it
