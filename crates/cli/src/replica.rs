@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use argh::FromArgs;
 use electrode_config::Config;
 use electrode_replica::{Accelerate, App, Options};
-use electrode_vr::ReplicaId;
+use electrode_vr::{Durability, ReplicaId};
 use electrode_wire::Key;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -64,9 +64,10 @@ pub(crate) struct Replica {
     #[argh(switch)]
     busy_poll: bool,
 
-    /// memory (default): a replica that loses its process recovers from the others
-    #[argh(option, default = "String::from(\"memory\")")]
-    durability: String,
+    /// what survives the process. memory (default): the group's name and the promised view; a replica that loses its
+    /// process recovers the log from the others. disk: the log too; nothing is acknowledged before it is on disk
+    #[argh(option, default = "Durability::Memory", from_str_fn(durability))]
+    durability: Durability,
 }
 
 pub(crate) fn run(arguments: Replica) -> ExitCode {
@@ -92,6 +93,14 @@ pub(crate) fn run(arguments: Replica) -> ExitCode {
     }
 }
 
+fn durability(text: &str) -> Result<Durability, String> {
+    match text {
+        "memory" => Ok(Durability::Memory),
+        "disk" => Ok(Durability::Disk),
+        _ => Err(format!("there is no {text:?}; expected memory or disk")),
+    }
+}
+
 /// The configuration file to read when none was named.
 pub(super) fn default_config(named: Option<PathBuf>) -> PathBuf {
     let from_environment = || std::env::var_os("ELECTRODE_CONFIG").map(PathBuf::from);
@@ -101,13 +110,6 @@ pub(super) fn default_config(named: Option<PathBuf>) -> PathBuf {
 }
 
 fn options(arguments: Replica) -> anyhow::Result<Options> {
-    match arguments.durability.as_str() {
-        "memory" => {}
-        "disk" => bail!(
-            "--durability disk doesn't exist yet; without it, up to f replicas may fail at a time"
-        ),
-        other => bail!("--durability {other}: expected memory"),
-    }
     let config = Config::load(default_config(arguments.config))?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
@@ -133,6 +135,7 @@ fn options(arguments: Replica) -> anyhow::Result<Options> {
         app: arguments.app,
         accelerate: arguments.accelerate,
         interface: arguments.interface,
+        durability: arguments.durability,
         bootstrap: arguments.bootstrap,
         metrics: arguments.metrics,
         busy_poll: arguments.busy_poll,

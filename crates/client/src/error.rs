@@ -11,9 +11,10 @@ pub enum RequestError {
         /// How long it waited, in milliseconds.
         waited_ms: u64,
     },
-    /// The group has forgotten the session, and with it what became of the request.
+    /// The session has expired: the group keeps the sessions that were used last, and has forgotten this one, and with it what
+    /// became of the request. The next request begins a new session.
     #[error(
-        "the group doesn't know the session any more: whether the operation was executed isn't known"
+        "the session has expired: the group has forgotten it, and whether the operation was executed isn't known"
     )]
     SessionLost,
     /// Nothing that this client sent has reached a replica in all the time: the operation was not executed.

@@ -43,6 +43,8 @@ pub struct Options {
     pub interface: String,
     /// Which programs.
     pub programs: Programs,
+    /// Whether `prepare` answers what it stored: not in disk mode, where stored is not yet durable.
+    pub answer: bool,
     /// Whether generic XDP will do where the driver has no native XDP.
     pub allow_generic: bool,
     /// This replica.
@@ -143,6 +145,7 @@ impl Dataplane {
             key: options.key,
             peers: all,
             store: options.programs.prepare,
+            answer: options.answer,
             count: options.programs.prepare_ok,
         };
         let neighbours = Neighbours::new(

@@ -57,8 +57,10 @@ pub struct Identity {
     pub key: [u8; 16],
     /// Everybody's address.
     pub peers: [Peer; PEERS],
-    /// Whether `prepare` stores and answers on a backup.
+    /// Whether `prepare` stores on a backup.
     pub store: bool,
+    /// Whether it answers what it stored: not in disk mode, where stored is not yet durable.
+    pub answer: bool,
     /// Whether `prepare_ok` counts on the primary.
     pub count: bool,
 }
@@ -225,7 +227,10 @@ impl<M: Memory> Host<M> {
             flags |= FLAG_COUNT;
         }
         if !primary && self.identity.store {
-            flags |= FLAG_STORE | FLAG_ANSWER;
+            flags |= FLAG_STORE;
+            if self.identity.answer {
+                flags |= FLAG_ANSWER;
+            }
         }
         self.open.clear();
         if primary {

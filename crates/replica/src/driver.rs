@@ -12,8 +12,8 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use electrode_vr::{
-    Config, Effect, GroupId, Input, OpNumber, Promise, Replica, ReplicaId, Start, StateMachine,
-    Time,
+    Config, Durability, Effect, GroupId, Input, OpNumber, Promise, Replica, ReplicaId, Start,
+    StateMachine, Stored, Time, View,
 };
 use electrode_wire::admission::Refusals;
 use electrode_wire::{Envelope, Key};
@@ -26,6 +26,7 @@ use crate::clients::Clients;
 use crate::clock::{self, Entropy, MS};
 use crate::error::RunError;
 use crate::fast_path::{Armed, FastPath};
+use crate::journal::{self, DiskError, Found, Journal};
 use crate::metrics;
 use crate::options::{App, Options};
 use crate::reactor::{Reactor, Ready, Source};
@@ -56,6 +57,8 @@ pub(crate) struct Driver<S> {
 
     group: GroupId,
     state: StateDir,
+    /// The log on disk, in disk mode.
+    journal: Option<Journal>,
     fast_path: FastPath,
     socket: Socket,
     reactor: Reactor,
@@ -134,6 +137,7 @@ impl<S: StateMachine> Driver<S> {
             None if options.bootstrap => Start::Bootstrap(GroupId(entropy.next().0)),
             None => Start::New,
         };
+        let (journal, found) = open_journal(&options, start)?;
         let socket = Socket::bind(address).map_err(|source| RunError::Bind {
             address,
             index,
@@ -162,6 +166,9 @@ impl<S: StateMachine> Driver<S> {
             watch(dataplane.ring(), Source::Ring)?;
             watch(dataplane.netlink(), Source::Netlink)?;
         }
+        if let Some(journal) = &journal {
+            watch(journal.as_fd(), Source::Disk)?;
+        }
         if let Some(signals) = &signals {
             watch(signals.as_fd(), Source::Signal)?;
         }
@@ -187,9 +194,21 @@ impl<S: StateMachine> Driver<S> {
             timing: options.timing,
             limits: options.limits,
             fast_path: fast_path.dataplane.is_some(),
+            durability: options.durability,
+        };
+        let replica = match (start, found) {
+            (Start::Recover(promise), Some(found)) => {
+                Replica::restore(config, promise, found, machine, now, entropy.next()).map_err(
+                    |source| RunError::Restore {
+                        path: journal::directory(&options.state_dir),
+                        source,
+                    },
+                )?
+            }
+            _ => Replica::new(config, start, machine, now, entropy.next()),
         };
         Ok(Driver {
-            replica: Replica::new(config, start, machine, now, entropy.next()),
+            replica,
             index,
             peers: options
                 .replicas
@@ -202,6 +221,7 @@ impl<S: StateMachine> Driver<S> {
             busy_poll: options.busy_poll,
             group,
             state,
+            journal,
             fast_path,
             socket,
             reactor,
@@ -299,7 +319,7 @@ impl<S: StateMachine> Driver<S> {
         self.now = clock::now();
         self.counts.turns += 1;
         let mut readable = ready.has(Source::Socket);
-        for _ in 0..ROUNDS {
+        for round in 0..ROUNDS {
             let received = if readable {
                 self.socket.receive()
             } else {
@@ -310,6 +330,9 @@ impl<S: StateMachine> Driver<S> {
             // What the kernel stored before a datagram came up is in the log before the core sees the datagram.
             self.ring_left = self.drain_ring()?;
             self.take_datagrams(received)?;
+            if ready.has(Source::Disk) && round == 0 {
+                self.take_persisted()?;
+            }
             let acked = self.give_acks()?;
             self.tick_when_due()?;
             self.step(Input::Flush)?;
@@ -322,6 +345,17 @@ impl<S: StateMachine> Driver<S> {
             self.now = clock::now();
         }
         self.look_around(ready);
+        Ok(())
+    }
+
+    /// Tells the core what of the log is on disk now; or why nothing ever will be, which ends this replica.
+    fn take_persisted(&mut self) -> Result<(), RunError> {
+        let Some(journal) = &mut self.journal else {
+            return Ok(());
+        };
+        if let Some((view, op)) = journal.persisted()? {
+            self.step(Input::Persisted { view, op })?;
+        }
         Ok(())
     }
 
@@ -396,4 +430,74 @@ impl<S: StateMachine> Driver<S> {
             flags,
         }
     }
+}
+
+/// Opens the log on disk, in disk mode. A damaged one is set aside where others can bring this replica back; a log is never
+/// ignored.
+fn open_journal(
+    options: &Options,
+    start: Start,
+) -> Result<(Option<Journal>, Option<Stored>), RunError> {
+    let (state_dir, replicas) = (&options.state_dir, options.replicas.len());
+    let identity = journal::Identity {
+        index: options.index,
+        replicas,
+    };
+    if options.durability == Durability::Memory {
+        journal::refuse_leftover(state_dir, identity)?;
+        return Ok((None, None));
+    }
+    let (journal, found) = match Journal::open(state_dir, identity) {
+        Err(damage @ DiskError::Damaged { .. }) if replicas > 1 => {
+            let place = journal::set_aside(state_dir)?;
+            tracing::error!(
+                "the log on disk is damaged: {damage}. This replica recovers from the others; the damaged log is in {}",
+                place.display()
+            );
+            Journal::open(state_dir, identity)?
+        }
+        Err(damage @ DiskError::Damaged { .. }) => {
+            let damage = Box::new(damage);
+            return Err(DiskError::Alone { damage }.into());
+        }
+        opened => opened?,
+    };
+    let Start::Recover(promise) = start else {
+        // The log is begun right before the first promise is made; whatever more there is was said to others.
+        let more =
+            |found: &Found| found.stored.op() > OpNumber(0) || found.stored.last_normal() > View(0);
+        if found.as_ref().is_some_and(more) {
+            return Err(DiskError::NoPromise(journal::directory(state_dir)).into());
+        }
+        return Ok((Some(journal), None));
+    };
+    let Some(Found {
+        group,
+        stored,
+        torn_bytes,
+    }) = found
+    else {
+        tracing::warn!("there is no log on disk: this replica recovers from the others");
+        return Ok((Some(journal), None));
+    };
+    if group != promise.group {
+        return Err(DiskError::Foreign {
+            path: journal::directory(state_dir),
+            index: options.index.0,
+            replicas,
+            group,
+        }
+        .into());
+    }
+    tracing::info!(
+        "the log on disk ends with op {} of view {}{}",
+        stored.op(),
+        stored.last_normal(),
+        if torn_bytes > 0 {
+            format!("; {torn_bytes} bytes of an unfinished write were cut off")
+        } else {
+            String::new()
+        }
+    );
+    Ok((Some(journal), Some(stored)))
 }

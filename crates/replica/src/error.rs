@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use electrode_dataplane::AttachError;
-use electrode_vr::{OpNumber, ReplicaId};
+use electrode_vr::{OpNumber, ReplicaId, RestoreError};
 
 use crate::interface::InterfaceError;
+use crate::journal::DiskError;
 use crate::state::StateError;
 
 /// Why [`crate::run`] returned without having been told to stop.
@@ -45,6 +46,19 @@ pub enum RunError {
     /// The promised view can't be read or written.
     #[error(transparent)]
     State(#[from] StateError),
+    /// The log on disk can't be used, or not any more.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// What is on disk is no state of this replica.
+    #[error(
+        "{path}: {source}. Start it with the options that it had, or move that directory away to have it recover"
+    )]
+    Restore {
+        /// The log's directory.
+        path: PathBuf,
+        /// Why not.
+        source: RestoreError,
+    },
     /// A group was bootstrapped here before.
     #[error(
         "--bootstrap starts a new group, but {0} says that this replica belongs to one already; without \

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use electrode_dataplane::{self as dataplane, Dataplane, Hook, Programs};
-use electrode_vr::Time;
+use electrode_vr::{Durability, Time};
 
 use crate::error::RunError;
 use crate::interface;
@@ -89,6 +89,7 @@ fn attach(options: &Options, programs: Programs) -> Result<Dataplane, RunError> 
     let dataplane = Dataplane::attach(&dataplane::Options {
         interface,
         programs,
+        answer: options.durability == Durability::Memory,
         allow_generic: true,
         index: options.index,
         replicas: options.replicas.clone(),

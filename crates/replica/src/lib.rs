@@ -15,6 +15,7 @@ mod driver;
 mod error;
 mod fast_path;
 mod interface;
+mod journal;
 mod metrics;
 mod options;
 mod reactor;
@@ -26,6 +27,7 @@ mod supervisor;
 
 pub use error::RunError;
 pub use interface::InterfaceError;
+pub use journal::DiskError;
 pub use options::{Accelerate, AccelerateError, App, Options};
 pub use state::StateError;
 pub use status::{Accelerated, DriverReport, PeerReport, StatusReport};

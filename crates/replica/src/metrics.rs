@@ -121,6 +121,12 @@ pub(crate) fn render(report: &StatusReport) -> String {
         ("tc", accelerated.tc.as_str()),
     ];
     page.sample("accelerated", &labels, u64::from(accelerated.armed));
+    page.metric("durability", "gauge", "1 for what survives the process");
+    page.sample("durability", &[("mode", &report.durability)], 1);
+    if let Some(durable) = report.durable {
+        page.metric("durable", "gauge", "the last op that is on disk");
+        page.sample("durable", &[], durable);
+    }
     for (name, help, value) in [
         (
             "primary",
@@ -178,6 +184,16 @@ pub(crate) fn render(report: &StatusReport) -> String {
         ),
         ("requests_total", "clients' requests", driver.requests),
         ("replies_total", "replies to clients", driver.replies),
+        (
+            "disk_writes_total",
+            "writes to the log on disk",
+            driver.disk_writes,
+        ),
+        (
+            "disk_syncs_total",
+            "how often it was synced",
+            driver.disk_syncs,
+        ),
         (
             "syscalls_total",
             "system calls of the replica's thread",

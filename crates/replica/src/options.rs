@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use electrode_dataplane::Programs;
-use electrode_vr::{Limits, ReplicaId, Timing};
+use electrode_vr::{Durability, Limits, ReplicaId, Timing};
 use electrode_wire::Key;
 
 use crate::stop::Stop;
@@ -28,6 +28,8 @@ pub struct Options {
     pub interface: Option<String>,
     /// Where the promised view is kept; created when it doesn't exist.
     pub state_dir: PathBuf,
+    /// What survives the process.
+    pub durability: Durability,
     /// Start a new group now, rather than finding out whether all replicas are new.
     pub bootstrap: bool,
     /// Where to serve Prometheus metrics.
@@ -56,6 +58,7 @@ impl Options {
             accelerate: Accelerate::Auto,
             interface: None,
             state_dir,
+            durability: Durability::Memory,
             bootstrap: false,
             metrics: None,
             busy_poll: false,

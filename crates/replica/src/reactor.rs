@@ -25,6 +25,8 @@ pub(crate) enum Source {
     Signal = 16,
     /// A [`crate::Stop`] handle.
     Stop = 32,
+    /// The log on disk.
+    Disk = 64,
 }
 
 /// Which of them are.

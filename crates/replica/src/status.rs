@@ -36,6 +36,10 @@ pub struct StatusReport {
     pub commit: u64,
     /// Ops in the log that aren't committed here yet.
     pub lag: u64,
+    /// `memory` or `disk`: what survives the process.
+    pub durability: String,
+    /// The last op that is on disk; `None` in memory mode.
+    pub durable: Option<u64>,
     /// The latest checkpoint's op.
     pub checkpoint: u64,
     /// Entries in the log.
@@ -117,6 +121,10 @@ pub struct DriverReport {
     pub requests: u64,
     /// Replies sent.
     pub replies: u64,
+    /// Writes to the log on disk.
+    pub disk_writes: u64,
+    /// How often it was synced: writes share a sync.
+    pub disk_syncs: u64,
     /// System calls of the driver's thread.
     pub syscalls: u64,
     /// Turns of the loop.

@@ -16,6 +16,18 @@ pub struct Config {
     pub limits: Limits,
     /// Whether there is a fast path. Without one no [`crate::Effect::FastPath`] is ever given.
     pub fast_path: bool,
+    /// What survives the process. In memory mode no [`crate::Effect::Write`] is ever given.
+    pub durability: Durability,
+}
+
+/// What of a replica survives its process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// The promise alone: the log is recovered from the others.
+    #[default]
+    Memory,
+    /// The log too: nothing is acknowledged before it is on disk.
+    Disk,
 }
 
 /// Time-outs, in nanoseconds.
@@ -54,7 +66,7 @@ pub struct Limits {
     pub batch_ops: usize,
     /// Prepares in flight.
     pub window: usize,
-    /// Requests waiting for the window; beyond it clients hear `Busy`.
+    /// Requests waiting for the window, and as many that wait for a predecessor; beyond it clients hear `Busy`.
     pub queue: usize,
     /// A checkpoint is taken at every multiple of this many ops; the log keeps at most twice as many entries.
     pub checkpoint_ops: u64,

@@ -2,9 +2,14 @@
 
 use alloc::string::String;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
-use crate::ids::{ClientId, GroupId, Nonce, OpNumber, ReplicaId, RequestNumber, Time, View};
-use crate::message::{Message, Prepare, Reply};
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{
+    ClientId, Digest, GroupId, Nonce, OpNumber, ReplicaId, RequestNumber, Time, View,
+};
+use crate::message::{Entry, Message, Prepare, Reply};
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +37,13 @@ pub enum Input {
     },
     /// The kernel's side of the log.
     FastPath(FastPathEvent),
+    /// Disk mode: every [`Write::Append`] of `view` up to `op` is durable, and so is everything written before it.
+    Persisted {
+        /// The view of the append.
+        view: View,
+        /// Its last op.
+        op: OpNumber,
+    },
     /// The inputs that were at hand have all been given: queued requests may now leave as one Prepare.
     Flush,
 }
@@ -105,11 +117,55 @@ pub struct Promise {
     pub view: View,
 }
 
+/// A change of the log on disk, in disk mode. [`crate::Stored`] says what a sequence of them amounts to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Write {
+    /// The log grows. Others go on meanwhile; [`Input::Persisted`] says when it is durable.
+    Append {
+        /// The view in which it grows.
+        view: View,
+        /// The log's last op so far.
+        after: OpNumber,
+        /// What follows.
+        entries: Vec<Entry>,
+        /// The digest of the log with them.
+        digest: Digest,
+    },
+    /// The replica is about to be normal in `view` with this log: up to `after` as it is on disk (or in the checkpoint
+    /// that was written), then `entries`. All or nothing; with every write before it, durable before the
+    /// next effect takes place.
+    Enter {
+        /// The group.
+        group: GroupId,
+        /// The view.
+        view: View,
+        /// What is kept.
+        after: OpNumber,
+        /// The digest of the log there.
+        digest_after: Digest,
+        /// What follows.
+        entries: Vec<Entry>,
+        /// The digest of the log with them.
+        digest: Digest,
+    },
+    /// A checkpoint. Once it is durable, the log up to `op` and older checkpoints may go.
+    Checkpoint {
+        /// The op it stands at.
+        op: OpNumber,
+        /// The digest of the log there.
+        log_digest: Digest,
+        /// State and client table.
+        bytes: Arc<Vec<u8>>,
+    },
+}
+
 /// Something to do. Effects take place in the order in which they were given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Write the promise to stable storage; go on only when it is there.
+    /// Write the promise to stable storage; go on only when it is there, and (in disk mode) every [`Write::Append`] before it.
     Persist(Promise),
+    /// Disk mode: change the log on disk, in the order given. Each kind says who waits for it.
+    Write(Write),
     /// Send to one replica.
     Send {
         /// The receiver.

@@ -18,12 +18,13 @@ pub mod replica;
 pub mod state_machine;
 pub mod status;
 
-pub use config::{Config, Limits, Start, Timing};
-pub use effect::{Effect, FastPathCommand, FastPathEvent, Input, Note, Promise};
+pub use config::{Config, Durability, Limits, Start, Timing};
+pub use effect::{Effect, FastPathCommand, FastPathEvent, Input, Note, Promise, Write};
 pub use ids::{
     ClientId, Digest, GroupId, MAX_REPLICAS, Nonce, OpNumber, ReplicaId, RequestNumber, Time, View,
 };
 pub use message::{Entry, Message, Prepare, Reply};
 pub use replica::Replica;
+pub use replica::stored::{Stored, StoredError};
 pub use state_machine::{RestoreError, StateMachine};
 pub use status::{Role, Snapshot, Status};

@@ -7,6 +7,7 @@
 
 mod checkpoint;
 mod client_table;
+mod durability;
 mod fast_path;
 mod log;
 mod normal;
@@ -17,6 +18,7 @@ mod requests;
 mod start;
 mod state_source;
 mod state_transfer;
+pub mod stored;
 mod view_change;
 
 use alloc::collections::BTreeMap;
@@ -32,6 +34,7 @@ use crate::status::{Role, Snapshot, Status};
 
 use checkpoint::Checkpoint;
 use client_table::ClientTable;
+use durability::Disk;
 use fast_path::{Fast, Held};
 use log::Log;
 use requests::Primary;
@@ -78,6 +81,8 @@ pub struct Replica<S> {
     /// The latest view in which the status was normal (rule 1).
     last_normal: View,
     log: Log,
+    /// What of the log is on disk; of no interest in memory mode.
+    disk: Disk,
     commit: OpNumber,
     /// The highest commit number heard of in this view; at most `commit` until the log reaches it.
     learned_commit: OpNumber,
@@ -139,6 +144,7 @@ impl<S: StateMachine> Replica<S> {
             promised: promise.view,
             last_normal: View(0),
             log: Log::starting_after(OpNumber(0), Digest(0)),
+            disk: Disk::default(),
             commit: OpNumber(0),
             learned_commit: OpNumber(0),
             table: ClientTable::default(),
@@ -184,6 +190,7 @@ impl<S: StateMachine> Replica<S> {
                 self.on_tick(out);
             }
             Input::FastPath(event) => self.on_fast_path(event, out),
+            Input::Persisted { view, op } => self.on_persisted(view, op, out),
             Input::Flush => self.on_flush(out),
         }
         assert!(
@@ -221,6 +228,7 @@ impl<S: StateMachine> Replica<S> {
             view: self.view,
             op: self.log.op(),
             commit: self.commit,
+            durable: self.on_disk().then(|| self.durable()),
             log_digest: self
                 .log
                 .digest_at(self.commit)
@@ -376,6 +384,7 @@ impl<S: StateMachine> Replica<S> {
         }
         self.view_change.end(self.now);
         self.heard_primary();
+        self.write_entered(out);
         self.note_entered("normal", out);
         self.arm(out);
     }
@@ -394,6 +403,7 @@ impl<S: StateMachine> Replica<S> {
     fn promise(&mut self, view: View, out: &mut Vec<Effect>) {
         assert!(view >= self.promised, "a promise is never taken back");
         self.promised = view;
+        self.disk_caught_up();
         out.push(Effect::Persist(Promise {
             group: self.group,
             view,
@@ -436,7 +446,10 @@ impl<S: StateMachine> Replica<S> {
     /// Why this replica isn't normal, for people.
     fn reason(&self) -> Option<alloc::string::String> {
         match self.status {
-            Status::Normal => None,
+            Status::Normal => self
+                .primary
+                .stepped_down
+                .then(|| self.stepped_down_reason()),
             Status::Starting => Some(self.starting_reason()),
             Status::Recovering => Some(self.recovery_reason()),
             Status::ViewChange => Some(self.view_change_reason()),
@@ -473,6 +486,12 @@ impl<S: StateMachine> Replica<S> {
         assert!(
             self.config.fast_path || !self.fast.armed(),
             "armed without a fast path"
+        );
+        let durable = self.durable();
+        assert!(durable <= op, "durable beyond the log");
+        assert!(
+            !(normal && self.is_primary()) || commit <= durable,
+            "a primary counted itself before its disk had the op"
         );
         assert!(self.primary.within(limits), "a queue is beyond its limit");
         assert!(self.early.len() <= limits.window, "too many early Prepares");

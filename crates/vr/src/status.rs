@@ -42,6 +42,8 @@ pub struct Snapshot {
     pub op: OpNumber,
     /// The commit number.
     pub commit: OpNumber,
+    /// The last op that survives the process: on disk in disk mode, none in memory mode.
+    pub durable: Option<OpNumber>,
     /// The digest of the log at `commit`.
     pub log_digest: Digest,
     /// The state machine's digest at `commit`.

@@ -67,6 +67,7 @@ fn load(names: &str, programs: Programs) -> Finding {
     let options = Options {
         interface: "lo".into(),
         programs,
+        answer: true,
         allow_generic: true,
         index: ReplicaId(0),
         replicas: (1..=3).map(address).collect(),

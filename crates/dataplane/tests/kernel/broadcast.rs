@@ -89,6 +89,7 @@ impl Net {
                 broadcast: true,
                 ..Programs::default()
             },
+            answer: true,
             allow_generic: false,
             index: ReplicaId(0),
             replicas: self.addresses.clone(),

@@ -100,9 +100,21 @@ pub(crate) struct Group {
 impl Group {
     /// Fenced, as at the start of a process.
     pub(crate) fn new(net: Net, me: u8, replicas: u8, programs: Programs) -> Group {
+        Group::with(net, me, replicas, programs, true)
+    }
+
+    /// Replica 1 of 3 in disk mode, armed as [`Group::backup`]: it stores and doesn't answer.
+    pub(crate) fn backup_on_disk(net: Net) -> Group {
+        let mut group = Group::with(net, 1, 3, INGRESS, false);
+        group.dataplane.arm(View(VIEW), false, OpNumber(0));
+        group
+    }
+
+    fn with(net: Net, me: u8, replicas: u8, programs: Programs, answer: bool) -> Group {
         let options = Options {
             interface: "lo".to_owned(),
             programs,
+            answer,
             allow_generic: false,
             index: ReplicaId(me),
             replicas: (0..replicas).map(|index| net.address(index)).collect(),

@@ -42,6 +42,33 @@ fn stores_and_answers() {
     }
 }
 
+/// In disk mode stored isn't durable: user space is woken by the packet itself, and answers.
+#[test]
+fn in_disk_mode_prepares_are_stored_and_passed_and_never_answered() {
+    if !root_or_skip("prepare in the kernel") {
+        return;
+    }
+    for net in [V4, V6] {
+        let mut group = Group::backup_on_disk(net);
+        let message = prepare(VIEW, 1, &[5, 900]);
+        let frame = net.frame(0, 1, &message).bytes();
+        let (verdict, passed) = group.run(&frame);
+        assert_eq!((verdict, passed), (XDP_PASS, frame.clone()));
+        group.counted(&[("dispatch", "prepare", 1), ("prepare", "stored", 1)]);
+        assert_eq!(group.tail(), (1, 2));
+        let before = group.dataplane.image();
+        let (verdict, passed) = group.run(&frame);
+        assert_eq!((verdict, passed), (XDP_PASS, frame));
+        assert_eq!(
+            group.dataplane.image(),
+            before,
+            "a duplicate changes nothing"
+        );
+        assert_eq!(group.drain(), [message]);
+        assert_eq!(group.dataplane.fence(), OpNumber(2));
+    }
+}
+
 #[test]
 fn padding_behind_the_datagram_is_neither_stored_nor_sent_back() {
     if !root_or_skip("prepare in the kernel") {

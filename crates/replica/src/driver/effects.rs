@@ -2,7 +2,7 @@
 
 use electrode_vr::{
     ClientId, Effect, FastPathCommand, FastPathEvent, Input, Message, Note, OpNumber, Prepare,
-    Promise, ReplicaId, Reply, RequestNumber, StateMachine, View,
+    Promise, ReplicaId, Reply, RequestNumber, StateMachine, View, Write,
 };
 use electrode_wire::{
     ENTRY_HEADER_BYTES, FLAG_BROADCAST, HEADER_BYTES, encode_message, encode_reply,
@@ -25,6 +25,7 @@ impl<S: StateMachine> Driver<S> {
     pub(super) fn execute(&mut self, effect: Effect) -> Result<(), RunError> {
         match effect {
             Effect::Persist(promise) => self.persist(promise)?,
+            Effect::Write(write) => self.write(write)?,
             Effect::Send { to, message } => self.send(to, &message),
             Effect::Broadcast(message) => self.broadcast(&message),
             Effect::Reply {
@@ -60,6 +61,9 @@ impl<S: StateMachine> Driver<S> {
     fn persist(&mut self, promise: Promise) -> Result<(), RunError> {
         // The disk takes milliseconds; what is due already needn't wait for it.
         self.socket.flush();
+        if let Some(journal) = &mut self.journal {
+            journal.barrier()?;
+        }
         self.state.store(promise)?;
         if promise.group != self.group {
             tracing::info!("this is group {:016x}", promise.group.0);
@@ -68,6 +72,18 @@ impl<S: StateMachine> Driver<S> {
                 dataplane.set_group(promise.group);
             }
         }
+        Ok(())
+    }
+
+    fn write(&mut self, write: Write) -> Result<(), RunError> {
+        if matches!(write, Write::Enter { .. }) {
+            // As above: this one is waited for.
+            self.socket.flush();
+        }
+        let journal = self.journal.as_mut();
+        journal
+            .expect("the core writes in disk mode only")
+            .write(write)?;
         Ok(())
     }
 

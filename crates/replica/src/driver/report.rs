@@ -10,6 +10,7 @@ use nix::sys::socket::SockaddrStorage;
 use super::Driver;
 use crate::calls;
 use crate::clock::MS;
+use crate::journal::Journal;
 use crate::status::{DriverReport, PeerReport, StatusReport};
 
 /// Status requests answered per second: the answer is longer than the question, and anybody may ask.
@@ -89,6 +90,12 @@ impl<S: StateMachine> Driver<S> {
             op: core.op.0,
             commit: core.commit.0,
             lag: core.op.0.saturating_sub(core.commit.0),
+            durability: match self.journal {
+                Some(_) => "disk",
+                None => "memory",
+            }
+            .to_owned(),
+            durable: core.durable.map(|op| op.0),
             checkpoint: core.checkpoint.0,
             log_entries: core.log_entries,
             sessions: core.sessions,
@@ -114,7 +121,11 @@ impl<S: StateMachine> Driver<S> {
                 dropped.insert(name.to_owned(), count);
             }
         }
+        let journal = self.journal.as_ref();
+        let (disk_writes, disk_syncs) = journal.map_or((0, 0), Journal::counts);
         DriverReport {
+            disk_writes,
+            disk_syncs,
             packets_in: socket.packets_in,
             packets_out: socket.packets_out,
             stored: self.counts.stored,

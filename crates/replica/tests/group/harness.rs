@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use electrode_lab::Host;
 use electrode_replica::{Accelerate, App, Options, RunError, StatusReport, Stop, run};
-use electrode_vr::{ClientId, GroupId, Message, Nonce, ReplicaId, Reply, RequestNumber};
+use electrode_vr::{
+    ClientId, Durability, GroupId, Limits, Message, Nonce, ReplicaId, Reply, RequestNumber,
+};
 use electrode_wire::{CLIENT, Envelope, Key, MAX_DATAGRAM, Packet, decode, encode};
 use nix::sys::pthread::pthread_kill;
 use nix::sys::signal::Signal;
@@ -46,6 +48,8 @@ pub(crate) struct Group {
     hosts: Vec<Host>,
     /// For replicas in processes.
     accelerate: &'static str,
+    pub(crate) durability: Durability,
+    pub(crate) checkpoint_ops: u64,
     directory: TempDir,
     running: Vec<Option<Running>>,
 }
@@ -71,13 +75,20 @@ impl Group {
             key: Key::UNKEYED,
             hosts: Vec::new(),
             accelerate: "none",
+            durability: Durability::Memory,
+            checkpoint_ops: Limits::default().checkpoint_ops,
             directory,
             running: (0..n).map(|_| None).collect(),
         }
     }
 
     /// A replica per host, as processes; normal when this returns. Its clients have to be on a host of the same lab.
-    pub(crate) fn on_hosts(hosts: Vec<Host>, ipv6: bool, accelerate: &'static str) -> Group {
+    pub(crate) fn on_hosts(
+        hosts: Vec<Host>,
+        ipv6: bool,
+        accelerate: &'static str,
+        durability: Durability,
+    ) -> Group {
         let address = |host: &Host| if ipv6 { host.ipv6().into() } else { host.ip() };
         let mut group = Group::idle(hosts.len(), false);
         group.addresses = hosts
@@ -85,6 +96,7 @@ impl Group {
             .map(|host| SocketAddr::new(address(host), 7000))
             .collect();
         (group.hosts, group.accelerate) = (hosts, accelerate);
+        group.durability = durability;
         for index in 0..group.addresses.len() {
             group.spawn(index);
         }
@@ -128,6 +140,11 @@ impl Group {
             key: self.key,
             app: App::Null,
             accelerate: Accelerate::None,
+            durability: self.durability,
+            limits: Limits {
+                checkpoint_ops: self.checkpoint_ops,
+                ..Limits::default()
+            },
             stop: Some(Stop::new().unwrap()),
             ..Options::new(self.addresses.clone(), index_id, self.state_dir(index))
         }
@@ -158,10 +175,12 @@ impl Group {
         let host = self.hosts.get(index);
         let mut command = host.map_or_else(|| Command::new(&binary), |host| host.command(&binary));
         let replica = format!(
-            "{index} {} {} {}",
+            "{index} {} {} {} {} {}",
             self.state_dir(index).display(),
             addresses.join(","),
-            self.accelerate
+            self.accelerate,
+            matches!(self.durability, Durability::Disk),
+            self.checkpoint_ops
         );
         command
             .args([

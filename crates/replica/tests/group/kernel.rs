@@ -3,11 +3,21 @@
 use std::thread;
 
 use electrode_lab::{Host, Lab, root_or_skip};
+use electrode_vr::Durability;
 
 use crate::harness::{Client, Group, wait_until};
 
 /// Runs `test` on a host that reaches a group of `n`, all of whose kernels take part.
 fn with_group(n: usize, ipv6: bool, test: impl FnOnce(&mut Group) + Send) {
+    with_durable_group(n, ipv6, Durability::Memory, test);
+}
+
+fn with_durable_group(
+    n: usize,
+    ipv6: bool,
+    durability: Durability,
+    test: impl FnOnce(&mut Group) + Send,
+) {
     if !root_or_skip("a group with programs in the kernel") {
         return;
     }
@@ -16,7 +26,7 @@ fn with_group(n: usize, ipv6: bool, test: impl FnOnce(&mut Group) + Send) {
         .map(|index| lab.host(&format!("r{index}")).unwrap())
         .collect();
     let client = lab.host("client").unwrap();
-    let mut group = Group::on_hosts(hosts, ipv6, "all");
+    let mut group = Group::on_hosts(hosts, ipv6, "all", durability);
     client
         .in_namespace(|| {
             wait_armed(&group);
@@ -184,5 +194,35 @@ fn clients_at_the_same_time_are_served_once_each_by_the_kernel() {
             }
         });
         group.wait_equal(8 * 25);
+    });
+}
+
+/// The kernel copies and counts in disk mode too; it stores, but what is stored isn't durable, so user space answers.
+#[test]
+fn in_disk_mode_the_kernel_stores_and_user_space_answers() {
+    with_durable_group(3, false, Durability::Disk, |group| {
+        let mut client = Client::new(group, 1);
+        for _ in 0..200 {
+            client.call(b"durable");
+        }
+        let reports: Vec<_> = (0..3).map(|index| group.status(index).unwrap()).collect();
+        let count = |program: &str, name: &str| -> u64 {
+            let of = |report: &electrode_replica::StatusReport| {
+                let program = report.counters.get(program)?;
+                program.get(name).copied()
+            };
+            reports.iter().filter_map(of).sum()
+        };
+        assert!(count("prepare", "stored") > 100, "{reports:?}");
+        assert_eq!(count("prepare", "acked"), 0, "{reports:?}");
+        assert!(reports[0].driver.broadcasts > 100, "{reports:?}");
+        for index in 0..3 {
+            group.kill(index);
+        }
+        for index in 0..3 {
+            group.spawn(index);
+        }
+        client.call(b"after the power cut");
+        group.wait_equal(201);
     });
 }

@@ -1,6 +1,7 @@
 //! Whole replicas: over loopback, without the kernel's help, what a group does, what a start refuses, what hostile or
 //! mistaken datagrams can't do; on hosts of their own, with the kernel's help.
 
+mod disk;
 mod failures;
 mod harness;
 mod hostility;
@@ -9,7 +10,7 @@ mod service;
 mod starts;
 
 use electrode_replica::{App, Options, run};
-use electrode_vr::ReplicaId;
+use electrode_vr::{Durability, Limits, ReplicaId};
 
 /// Not a test of its own: other tests start this binary again to get replicas that they can kill and measure.
 #[test]
@@ -20,7 +21,7 @@ fn replica_in_a_process_of_its_own() {
     let mut word = || {
         words
             .next()
-            .expect("index, state directory, addresses, programs")
+            .expect("index, state directory, addresses, programs, on disk, checkpoint")
     };
     let index = ReplicaId(word().parse().unwrap());
     let state_dir = word().into();
@@ -29,9 +30,20 @@ fn replica_in_a_process_of_its_own() {
         .map(|address| address.parse().unwrap())
         .collect();
     let accelerate = word().parse().unwrap();
+    let durability = if word() == "true" {
+        Durability::Disk
+    } else {
+        Durability::Memory
+    };
+    let limits = Limits {
+        checkpoint_ops: word().parse().unwrap(),
+        ..Limits::default()
+    };
     let options = Options {
         app: App::Null,
         accelerate,
+        durability,
+        limits,
         handle_signals: true,
         ..Options::new(replicas, index, state_dir)
     };

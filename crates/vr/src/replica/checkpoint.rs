@@ -4,6 +4,7 @@
 //! behind still gets the log; with what may be uncommitted above, the log has at most
 //! `2 * checkpoint_ops + Limits::uncommitted()` entries, plus what the kernel's ring had acknowledged at the soft limit.
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::Replica;
 use super::client_table::ClientTable;
 use super::log::{Log, digest_of};
+use crate::effect::Effect;
 use crate::ids::{Digest, OpNumber};
 use crate::state_machine::{RestoreError, StateMachine};
 
@@ -20,7 +22,7 @@ pub(super) struct Checkpoint {
     pub(super) op: OpNumber,
     pub(super) log_digest: Digest,
     pub(super) digest: Digest,
-    pub(super) bytes: Vec<u8>,
+    pub(super) bytes: Arc<Vec<u8>>,
 }
 
 /// What the bytes hold.
@@ -34,7 +36,7 @@ struct Contents {
 
 impl<S: StateMachine> Replica<S> {
     /// Takes a checkpoint at the commit number, and trims the log.
-    pub(super) fn take_checkpoint(&mut self) {
+    pub(super) fn take_checkpoint(&mut self, out: &mut Vec<Effect>) {
         let log_digest = self
             .log
             .digest_at(self.commit)
@@ -51,8 +53,9 @@ impl<S: StateMachine> Replica<S> {
             op: self.commit,
             log_digest,
             digest,
-            bytes,
+            bytes: Arc::new(bytes),
         });
+        self.write_checkpoint(out);
         self.log.trim(OpNumber(
             self.commit.0.saturating_sub(self.config.limits.kept_ops()),
         ));
@@ -75,6 +78,7 @@ impl<S: StateMachine> Replica<S> {
         self.machine.restore(&contents.state)?;
         self.table = contents.table;
         self.log = Log::starting_after(checkpoint.op, checkpoint.log_digest);
+        self.disk.restarted_after(checkpoint.op);
         self.commit = checkpoint.op;
         self.learned_commit = self.learned_commit.max(checkpoint.op);
         self.checkpoint = Some(checkpoint);

@@ -207,7 +207,7 @@ impl<S: StateMachine> Replica<S> {
         let primary = self.view.primary(self.config.replicas);
         self.peers[primary.index()].heard = self.now;
         self.heard_primary();
-        self.append_missing(prepare);
+        self.append_missing(prepare, out);
         self.learn_commit(commit, out);
     }
 

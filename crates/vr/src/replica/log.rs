@@ -42,7 +42,7 @@ pub(super) fn wire_bytes(entry: &Entry) -> usize {
 }
 
 /// The log above `base`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Log {
     base: OpNumber,
     base_digest: Digest,
@@ -119,6 +119,11 @@ impl Log {
             self.base = self.base.next();
             self.base_digest = digest;
         }
+    }
+
+    /// All entries after `after`.
+    pub(super) fn after(&self, after: OpNumber) -> Vec<Entry> {
+        self.batch(after, usize::MAX, usize::MAX)
     }
 
     /// The entries after `after`: at most `ops` of them and `bytes` bytes, but always one if there is one.

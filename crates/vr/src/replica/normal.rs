@@ -1,5 +1,6 @@
 //! Normal operation (VR Revisited, section 4.1): the primary orders, the backups follow, both execute in order.
 
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::Replica;
@@ -7,7 +8,7 @@ use super::client_table::Bounds;
 use super::fast_path::Held;
 use super::requests::{Flight, Primary};
 use crate::MAX_REPLICAS;
-use crate::effect::{Effect, FastPathCommand};
+use crate::effect::{Effect, FastPathCommand, Note};
 use crate::ids::{OpNumber, ReplicaId, Time, View};
 use crate::message::{Message, Prepare};
 use crate::state_machine::StateMachine;
@@ -31,9 +32,8 @@ impl<S: StateMachine> Replica<S> {
     pub(super) fn send_prepares(&mut self, out: &mut Vec<Effect>) {
         while self.primary.flights.len() < self.config.limits.window && !self.forsaken() {
             if self.primary.sent_to == self.log.op() {
-                for entry in self.primary.next_batch(&self.config.limits) {
-                    self.log.append(entry);
-                }
+                let batch = self.primary.next_batch(&self.config.limits);
+                self.append(batch, out);
             }
             let limits = &self.config.limits;
             let entries =
@@ -119,6 +119,7 @@ impl<S: StateMachine> Replica<S> {
         if self.faults() == 0 {
             return;
         }
+        self.weigh_support(out);
         self.resend_prepares(out);
         if self.now >= self.primary.start_view_at && !self.all_joined() {
             self.primary.start_view_at = self.now.plus(self.config.timing.retry);
@@ -143,6 +144,30 @@ impl<S: StateMachine> Replica<S> {
                 out.push(Effect::Broadcast(commit));
             }
         }
+    }
+
+    /// Steps down when f backups haven't been heard for long, and up again when they are: nothing was decided meanwhile, so
+    /// if nobody else leads by then it still is the view's primary.
+    fn weigh_support(&mut self, out: &mut Vec<Effect>) {
+        let forsaken = self.forsaken();
+        if forsaken == self.primary.stepped_down {
+            return;
+        }
+        self.primary.stepped_down = forsaken;
+        if forsaken {
+            let reason = self.stepped_down_reason();
+            out.push(Effect::Note(Note::Warning(reason)));
+            self.turn_away(out);
+        } else {
+            self.note_entered("normal", out);
+        }
+    }
+
+    pub(super) fn stepped_down_reason(&self) -> String {
+        let quorum = self.faults();
+        alloc::format!(
+            "stepped down: fewer than {quorum} backups show signs of life, so nothing can be decided here; clients are sent elsewhere"
+        )
     }
 
     /// Whether f backups haven't been heard for so long that this primary can decide nothing. It falls silent then: what it
@@ -203,7 +228,8 @@ impl<S: StateMachine> Replica<S> {
             acked.sort_unstable();
             decided = acked[MAX_REPLICAS - faults];
         }
-        self.learned_commit = self.learned_commit.max(decided);
+        // This primary is one of the f + 1, so its own disk has to have it too.
+        self.learned_commit = self.learned_commit.max(decided.min(self.durable()));
         self.execute(out);
         while self
             .primary
@@ -243,7 +269,7 @@ impl<S: StateMachine> Replica<S> {
                 self.reply(entry.client, entry.request, reply, out);
             }
             if op.0.is_multiple_of(every) {
-                self.take_checkpoint();
+                self.take_checkpoint(out);
             }
         }
     }
@@ -348,15 +374,18 @@ impl<S: StateMachine> Replica<S> {
             transferred,
         } = held;
         let (view, op, commit) = (prepare.view, prepare.last(), prepare.commit);
-        self.append_missing(prepare);
-        let last_op = self.log.op();
+        self.append_missing(prepare, out);
+        let last_op = self.durable();
         // What came by state transfer may end anywhere; its acknowledgement is about the whole log.
         let op = if transferred { last_op } else { op };
-        let to = view.primary(self.config.replicas);
-        out.push(Effect::Send {
-            to,
-            message: Message::PrepareOk { view, op, last_op },
-        });
+        // What isn't durable yet is acknowledged when it is.
+        if op <= last_op {
+            let to = view.primary(self.config.replicas);
+            out.push(Effect::Send {
+                to,
+                message: Message::PrepareOk { view, op, last_op },
+            });
+        }
         self.learn_commit(commit, out);
         if transferred {
             self.continue_catch_up(out);
@@ -364,12 +393,10 @@ impl<S: StateMachine> Replica<S> {
     }
 
     /// Appends the entries past the log's last op.
-    pub(super) fn append_missing(&mut self, prepare: Prepare) {
+    pub(super) fn append_missing(&mut self, prepare: Prepare, out: &mut Vec<Effect>) {
         let known = self.log.op().next().0.saturating_sub(prepare.first.0);
         let known = usize::try_from(known).unwrap_or(usize::MAX);
-        for entry in prepare.entries.into_iter().skip(known) {
-            self.log.append(entry);
-        }
+        self.append(prepare.entries.into_iter().skip(known), out);
     }
 
     pub(super) fn tick_backup(&mut self, out: &mut Vec<Effect>) {

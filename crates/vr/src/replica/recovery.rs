@@ -61,6 +61,9 @@ impl<S: StateMachine> Replica<S> {
     }
 
     pub(super) fn tick_recovering(&mut self, out: &mut Vec<Effect>) {
+        if self.disk.resuming {
+            return self.resume(out);
+        }
         if self.now < self.recovery.again_at {
             return;
         }

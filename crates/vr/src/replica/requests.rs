@@ -42,6 +42,8 @@ pub(super) struct Primary {
     pub(super) heartbeat_at: Time,
     /// When this replica began to lead.
     pub(super) since: Time,
+    /// No quorum shows signs of life: requests are turned away.
+    pub(super) stepped_down: bool,
     /// When StartView is due again for those who haven't joined.
     pub(super) start_view_at: Time,
 }
@@ -49,14 +51,8 @@ pub(super) struct Primary {
 impl Primary {
     /// A primary at the begin of its view: everything above `commit` has to be sent.
     pub(super) fn starting(log: &Log, commit: OpNumber) -> Primary {
-        let mut pending = BTreeMap::new();
-        let mut op = commit.next();
-        while let Some(entry) = log.entry(op) {
-            pending.insert(entry.client, entry.request);
-            op = op.next();
-        }
         Primary {
-            pending,
+            pending: pending(log, commit),
             sent_to: commit,
             ..Primary::default()
         }
@@ -96,6 +92,12 @@ impl Primary {
     }
 }
 
+/// Per session the highest number in the log above the commit number.
+fn pending(log: &Log, commit: OpNumber) -> BTreeMap<ClientId, RequestNumber> {
+    let logged = log.after(commit).into_iter();
+    logged.map(|entry| (entry.client, entry.request)).collect()
+}
+
 impl<S: StateMachine> Replica<S> {
     pub(super) fn on_request(
         &mut self,
@@ -122,6 +124,9 @@ impl<S: StateMachine> Replica<S> {
             let answer = self.table.answer(client, request);
             return self.reply(client, request, answer, out);
         }
+        if self.primary.stepped_down {
+            return self.reply(client, request, Reply::Unavailable, out);
+        }
         if request <= highest {
             return self.ignore_request_in_flight();
         }
@@ -134,11 +139,12 @@ impl<S: StateMachine> Replica<S> {
             return self.reply_busy(client, request, out);
         }
         if request.0 != highest.0 + 1 {
-            return self.hold(client, request, op);
+            return self.hold(client, request, op, out);
         }
         if self.primary.queue.len() >= self.config.limits.queue {
             return self.reply_busy(client, request, out);
         }
+        self.primary.held.remove(&(client, request));
         self.enqueue(Entry {
             client,
             request,
@@ -147,18 +153,42 @@ impl<S: StateMachine> Replica<S> {
         self.release_held(client, request);
     }
 
+    /// Tells every client that waits that it should ask elsewhere. What isn't in the log is forgotten; what is may still be
+    /// decided, here or by another primary, and its client hears so there.
+    pub(super) fn turn_away(&mut self, out: &mut Vec<Effect>) {
+        let queue = core::mem::take(&mut self.primary.queue);
+        let held = core::mem::take(&mut self.primary.held);
+        let logged = self.log.after(self.commit);
+        let waiting = logged.iter().chain(&queue);
+        let waiting = waiting.map(|entry| (entry.client, entry.request));
+        for (client, request) in waiting.chain(held.into_keys()) {
+            self.reply(client, request, Reply::Unavailable, out);
+        }
+        self.primary.pending = pending(&self.log, self.commit);
+    }
+
     fn enqueue(&mut self, entry: Entry) {
         self.primary.pending.insert(entry.client, entry.request);
         self.primary.queue.push_back(entry);
     }
 
-    /// A number whose predecessor is missing waits. When too many wait, some predecessor never came: they are forgotten,
-    /// and who still cares asks again.
-    fn hold(&mut self, client: ClientId, request: RequestNumber, op: Arc<[u8]>) {
-        if self.primary.held.len() >= self.config.limits.queue {
-            self.primary.held.clear();
+    /// A number whose predecessor is missing waits. When too many wait, some predecessor never came: one of them is told to
+    /// come again.
+    fn hold(
+        &mut self,
+        client: ClientId,
+        request: RequestNumber,
+        op: Arc<[u8]>,
+        out: &mut Vec<Effect>,
+    ) {
+        let held = &mut self.primary.held;
+        let known = held.insert((client, request), op).is_some();
+        if !known
+            && held.len() > self.config.limits.queue
+            && let Some(((client, request), _)) = held.pop_first()
+        {
+            self.reply_busy(client, request, out);
         }
-        self.primary.held.insert((client, request), op);
     }
 
     fn release_held(&mut self, client: ClientId, mut request: RequestNumber) {

@@ -159,6 +159,8 @@ impl<S: StateMachine> Replica<S> {
     /// Normal in view 0 of a new group.
     fn begin_group(&mut self, group: GroupId, out: &mut Vec<Effect>) {
         self.group = group;
+        // The promise is what tells a later start that there was a group; the log that it then looks for is there first.
+        self.write_entered(out);
         self.promise(View(0), out);
         self.enter_normal(View(0), out);
         if self.is_primary() {

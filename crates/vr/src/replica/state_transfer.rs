@@ -4,6 +4,7 @@
 //! joins a started view, a recovering one) stages the whole and replaces its own log in one step (rule 2).
 
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::Replica;
@@ -343,7 +344,7 @@ impl<S: StateMachine> Replica<S> {
                 op,
                 log_digest,
                 digest,
-                bytes: Vec::new(),
+                bytes: Arc::default(),
             });
             transfer.partial_total = total;
         }
@@ -352,7 +353,7 @@ impl<S: StateMachine> Replica<S> {
         if offset != here || here + bytes.len() as u64 > transfer.partial_total {
             return self.ignore_checkpoint_chunk();
         }
-        partial.bytes.extend_from_slice(&bytes);
+        Arc::make_mut(&mut partial.bytes).extend_from_slice(&bytes);
         transfer.attempts = 0;
         if (partial.bytes.len() as u64) < transfer.partial_total {
             self.postpone_giving_up();
@@ -384,6 +385,7 @@ impl<S: StateMachine> Replica<S> {
             out.push(Effect::Note(Note::Warning(alloc::format!("{error}"))));
             self.transfer = None;
         }
+        self.write_installed(out);
         self.arm(out);
         let op = self.log.op();
         if let Some(transfer) = &mut self.transfer {
@@ -409,12 +411,13 @@ impl<S: StateMachine> Replica<S> {
                 } = transfer;
                 return self.open_transfer(purpose, from, view, None);
             }
+            self.write_checkpoint(out);
         } else {
             assert!(
                 transfer.base >= self.commit,
                 "what is committed is never replaced"
             );
-            self.log.truncate(transfer.base);
+            self.truncate(transfer.base);
         }
         for entry in transfer.staged {
             self.log.append(entry);

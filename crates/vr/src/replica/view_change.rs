@@ -130,9 +130,18 @@ impl<S: StateMachine> Replica<S> {
     /// Section 4.2, step 1.
     pub(super) fn enter_view_change(&mut self, view: View, out: &mut Vec<Effect>) {
         self.promise(view, out);
+        self.vote(view, out);
+    }
+
+    /// Votes for the view that was promised.
+    pub(super) fn vote(&mut self, view: View, out: &mut Vec<Effect>) {
         self.view = view;
         self.leave_normal(out);
         self.view_change.starters = ReplicaSet::of(self.config.index);
+        if self.faults() == 0 {
+            // Nobody else has a vote.
+            return self.choose_log(out);
+        }
         out.push(Effect::Broadcast(Message::StartViewChange { view }));
     }
 
@@ -388,7 +397,7 @@ impl<S: StateMachine> Replica<S> {
         }
         if self.log.digest_at(op) == Some(digest) {
             // The log is the new view's, but for a longer suffix that lost (rule 3).
-            self.log.truncate(op);
+            self.truncate(op);
             self.learned_commit = self.learned_commit.max(commit);
             self.follow(view, out);
         } else if self.transfer.is_none() {
@@ -414,7 +423,7 @@ impl<S: StateMachine> Replica<S> {
     }
 
     pub(super) fn acknowledge_log(&self, out: &mut Vec<Effect>) {
-        let (view, op) = (self.view, self.log.op());
+        let (view, op) = (self.view, self.durable());
         let to = view.primary(self.config.replicas);
         out.push(Effect::Send {
             to,

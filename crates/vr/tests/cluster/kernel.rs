@@ -26,6 +26,8 @@ pub(crate) struct Kernel {
     replicas: usize,
     slots: u64,
     ring_records: usize,
+    /// In disk mode it stores, and user space answers.
+    answers: bool,
     /// None: disabled.
     block: Option<Block>,
     pub(crate) tail: OpNumber,
@@ -36,11 +38,12 @@ pub(crate) struct Kernel {
 }
 
 impl Kernel {
-    pub(crate) fn new(replicas: usize, slots: u64, ring_records: usize) -> Kernel {
+    pub(crate) fn new(replicas: usize, slots: u64, ring_records: usize, answers: bool) -> Kernel {
         Kernel {
             replicas,
             slots,
             ring_records,
+            answers,
             block: None,
             tail: OpNumber(0),
             ring: VecDeque::new(),
@@ -153,7 +156,10 @@ impl Kernel {
                 return Verdict::Pass(Message::Prepare(prepare));
             }
             self.tail = last;
-            self.ring.push_back(prepare);
+            self.ring.push_back(prepare.clone());
+        }
+        if !self.answers {
+            return Verdict::Pass(Message::Prepare(prepare));
         }
         Verdict::Taken(Some(Message::PrepareOk {
             view,

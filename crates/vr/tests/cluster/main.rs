@@ -2,6 +2,7 @@
 
 mod checks;
 mod client;
+mod disk;
 mod kernel;
 mod machine;
 mod random;
@@ -13,6 +14,10 @@ use random::Random;
 use world::{MS, Plan, World};
 
 fn plan(seed: u64, fast_path: bool) -> Plan {
+    planned(seed, fast_path, false)
+}
+
+fn planned(seed: u64, fast_path: bool, disk: bool) -> Plan {
     let mut random = Random::new(seed ^ 0xfeed);
     let limits = Limits {
         op_bytes: 1024,
@@ -32,6 +37,7 @@ fn plan(seed: u64, fast_path: bool) -> Plan {
         replicas,
         plain: random.chance(200).then(|| random.index(replicas)),
         fast_path,
+        disk,
         clients: 2 + random.index(3),
         limits,
         loss: [0, 20, 120][usize::try_from(harsh).unwrap()],
@@ -81,10 +87,26 @@ fn fault(world: &mut World) {
                 }
             }
         }
+        5 if world.formed => power_cut(world),
+        6 if world.plan.disk && world.may_lose_log() => {
+            let after = MS + world.random.below(50 * MS);
+            world.crash(victim, after);
+            world.nodes[victim].log = disk::Disk::default();
+        }
         5 | 6 => {
             world.nodes[victim].paused_until = world.now + world.random.below(200 * MS);
         }
         _ => world.cut.iter_mut().for_each(|row| row.fill(false)),
+    }
+}
+
+/// All machines at once.
+fn power_cut(world: &mut World) {
+    for node in 0..world.plan.replicas {
+        if world.nodes[node].replica.is_some() {
+            let after = MS + world.random.below(50 * MS);
+            world.crash(node, after);
+        }
     }
 }
 
@@ -268,9 +290,9 @@ fn seeds(first: u64, default: u64) -> std::ops::Range<u64> {
     first..first + number("SEEDS").unwrap_or(default)
 }
 
-fn run_seeds(range: std::ops::Range<u64>, fast_path: bool) {
+fn run_seeds(range: std::ops::Range<u64>, fast_path: bool, disk: bool) {
     for seed in range {
-        let plan = plan(seed, fast_path);
+        let plan = planned(seed, fast_path, disk);
         let text = format!("{plan:?}");
         if std::panic::catch_unwind(|| run(plan)).is_err() {
             panic!("failed with {text}");
@@ -280,10 +302,42 @@ fn run_seeds(range: std::ops::Range<u64>, fast_path: bool) {
 
 #[test]
 fn groups_survive_faults_and_work_again_in_user_space() {
-    run_seeds(seeds(0, 250), false);
+    run_seeds(seeds(0, 250), false, false);
 }
 
 #[test]
 fn groups_survive_faults_and_work_again_on_the_fast_path() {
-    run_seeds(seeds(1000, 400), true);
+    run_seeds(seeds(1000, 400), true, false);
+}
+
+#[test]
+fn groups_on_disk_lose_nothing_whoever_crashes_in_user_space() {
+    run_seeds(seeds(3000, 150), false, true);
+}
+
+#[test]
+fn groups_on_disk_lose_nothing_whoever_crashes_on_the_fast_path() {
+    run_seeds(seeds(4000, 250), true, true);
+}
+
+#[test]
+fn after_a_power_cut_of_all_at_once_every_acknowledged_op_is_there() {
+    for (seed, fast_path) in [(10, false), (11, true)] {
+        let calm = Plan {
+            disk: true,
+            loss: 0,
+            duplication: 0,
+            sudden_death: 0,
+            plain: None,
+            ..plan(seed, fast_path)
+        };
+        let mut world = World::new(calm);
+        world.calm = true;
+        world.run_until(200 * MS);
+        let acknowledged = world.checks.acknowledged.len();
+        assert!(acknowledged > 50, "{acknowledged} were acknowledged");
+        power_cut(&mut world);
+        world.run_until(world.now + 500 * MS);
+        demand_progress(&mut world);
+    }
 }

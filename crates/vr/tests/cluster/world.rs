@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use electrode_vr::{
-    ClientId, Config, Effect, FastPathCommand, FastPathEvent, GroupId, Input, Limits, Message,
-    Nonce, Note, OpNumber, Promise, Replica, ReplicaId, Reply, RequestNumber, Start, Status, Time,
-    Timing, View,
+    ClientId, Config, Durability, Effect, FastPathCommand, FastPathEvent, GroupId, Input, Limits,
+    Message, Nonce, Note, OpNumber, Promise, Replica, ReplicaId, Reply, RequestNumber, Start,
+    Status, Time, Timing, View, Write,
 };
 
 use crate::checks::Checks;
 use crate::client::Client;
+use crate::disk::Disk;
 use crate::kernel::{Kernel, Verdict};
 use crate::machine::Ledger;
 use crate::random::Random;
@@ -23,6 +24,8 @@ pub(crate) struct Plan {
     pub(crate) seed: u64,
     pub(crate) replicas: usize,
     pub(crate) fast_path: bool,
+    /// The log is on disk, and nothing that was acknowledged may be lost whoever crashes.
+    pub(crate) disk: bool,
     pub(crate) clients: usize,
     pub(crate) limits: Limits,
     /// Per mille of packets.
@@ -53,6 +56,7 @@ impl Plan {
 pub(crate) struct Node {
     pub(crate) replica: Option<Replica<Ledger>>,
     pub(crate) disk: Option<Promise>,
+    pub(crate) log: Disk,
     pub(crate) kernel: Kernel,
     /// User space stands still until then; the kernel doesn't.
     pub(crate) paused_until: u64,
@@ -98,6 +102,8 @@ pub(crate) struct World {
     /// `cut[a][b]`: nothing gets from a to b.
     pub(crate) cut: Vec<Vec<bool>>,
     pub(crate) calm: bool,
+    /// Everybody's log was on disk once: from now all may crash at once.
+    pub(crate) formed: bool,
     pub(crate) checks: Checks,
     pub(crate) warnings: Vec<String>,
     pub(crate) trace: bool,
@@ -120,7 +126,8 @@ impl World {
             .map(|_| Node {
                 replica: None,
                 disk: None,
-                kernel: Kernel::new(n, slots, 16),
+                log: Disk::default(),
+                kernel: Kernel::new(n, slots, 16, !plan.disk),
                 paused_until: 0,
                 restart_at: None,
                 clock_offset: random.below(1 << 40),
@@ -140,6 +147,7 @@ impl World {
             packet_number: 0,
             cut: vec![vec![false; n]; n],
             calm: false,
+            formed: false,
             checks: Checks::default(),
             warnings: Vec::new(),
             trace: std::env::var_os("TRACE").is_some(),
@@ -173,21 +181,30 @@ impl World {
             timing: World::timing(),
             limits: self.plan.limits.clone(),
             fast_path: self.plan.has_kernel(node),
+            durability: if self.plan.disk {
+                Durability::Disk
+            } else {
+                Durability::Memory
+            },
         };
         let entropy = Nonce(self.random.next());
         let time = self.node_time(node);
         let slots = self.plan.slots();
-        self.nodes[node].kernel = Kernel::new(self.plan.replicas, slots, 16);
+        self.nodes[node].kernel = self.kernel(slots);
         self.nodes[node].restart_at = None;
         self.nodes[node].socket.clear();
         self.nodes[node].paused_until = 0;
-        self.nodes[node].replica = Some(Replica::new(
-            config,
-            start,
-            Ledger::default(),
-            time,
-            entropy,
-        ));
+        let state = &mut self.nodes[node];
+        let ledger = Ledger::default();
+        state.replica = Some(match (start, state.log.stored()) {
+            (Start::Recover(promise), Some(stored)) => {
+                Replica::restore(config, promise, stored, ledger, time, entropy).unwrap()
+            }
+            _ => {
+                state.log = Disk::default();
+                Replica::new(config, start, ledger, time, entropy)
+            }
+        });
         self.log(format_args!("{node} starts: {start:?}"));
     }
 
@@ -197,13 +214,21 @@ impl World {
         self.nodes[node].replica = None;
         self.nodes[node].restart_at = Some(self.now + restart_after);
         let slots = self.plan.slots();
-        self.nodes[node].kernel = Kernel::new(self.plan.replicas, slots, 16);
+        self.nodes[node].kernel = self.kernel(slots);
         self.nodes[node].socket.clear();
+        self.nodes[node].log.crash(&mut self.random);
         self.checks.crashed(node);
+    }
+
+    fn kernel(&self, slots: u64) -> Kernel {
+        Kernel::new(self.plan.replicas, slots, 16, !self.plan.disk)
     }
 
     /// Whether one more replica may lose its memory without the group losing its state.
     pub(crate) fn may_crash(&self) -> bool {
+        if self.formed {
+            return true;
+        }
         let without_state = |node: &Node| {
             node.replica.as_ref().is_none_or(|replica| {
                 matches!(
@@ -214,6 +239,12 @@ impl World {
         };
         let gone = self.nodes.iter().filter(|node| without_state(node)).count();
         gone < self.plan.replicas / 2
+    }
+
+    /// Whether one more log may be found damaged: as a lost memory, that is more than a crash.
+    pub(crate) fn may_lose_log(&self) -> bool {
+        let lost = self.nodes.iter().filter(|node| !node.log.exists());
+        lost.count() < self.plan.replicas / 2
     }
 
     fn node_time(&self, node: usize) -> Time {
@@ -256,7 +287,10 @@ impl World {
                 } else {
                     node.drain_at
                 };
-                let wake = tick.min(ring).max(node.paused_until);
+                let wake = tick
+                    .min(ring)
+                    .min(node.log.durable_at())
+                    .max(node.paused_until);
                 next = next.min(wake.max(self.now + 1000));
             }
         }
@@ -342,13 +376,18 @@ impl World {
         };
         let due = replica.deadline().is_some_and(|deadline| deadline <= time);
         let drain = !state.kernel.ring.is_empty() && state.drain_at <= self.now;
-        if state.paused_until > self.now || !(due || drain || !state.socket.is_empty()) {
+        let persisted = state.log.durable_at() <= self.now;
+        let reason = due || drain || persisted || !state.socket.is_empty();
+        if state.paused_until > self.now || !reason {
             return;
         }
         if drain || due || self.random.chance(700) {
             self.drain(node);
         }
         self.report_acks(node);
+        if persisted && let Some((view, op)) = self.nodes[node].log.sync() {
+            self.step(node, Input::Persisted { view, op });
+        }
         if due {
             let entropy = Nonce(self.random.next());
             self.step(node, Input::Tick { entropy });
@@ -444,6 +483,7 @@ impl World {
             }
             self.take_place(node, effect, position + 1 == last);
         }
+        self.formed = self.formed || self.nodes.iter().all(|node| node.log.exists());
         if let Some(replica) = &self.nodes[node].replica {
             self.checks.stepped(node, replica, self.nodes[node].disk);
             assert_eq!(replica.snapshot().armed, self.nodes[node].kernel.armed());
@@ -455,7 +495,15 @@ impl World {
             Effect::Persist(promise) => {
                 let old = self.nodes[node].disk.unwrap_or_default();
                 assert!(promise.view >= old.view, "the promise fell");
+                self.nodes[node].log.sync();
                 self.nodes[node].disk = Some(promise);
+            }
+            Effect::Write(write @ Write::Enter { .. }) => {
+                self.nodes[node].log.enter(write);
+            }
+            Effect::Write(write) => {
+                let at = self.now + 10_000 + self.random.below(3 * MS);
+                self.nodes[node].log.write(write, at);
             }
             Effect::Send { to, message } => {
                 self.check_sent(node, &message, false);
@@ -556,6 +604,15 @@ impl World {
         let replica = state.replica.as_ref().expect("the dead don't speak");
         self.checks
             .sent(replica, &state.kernel, disk, message, by_kernel);
+        if self.plan.disk
+            && let Message::PrepareOk { last_op, .. } = message
+        {
+            assert!(!by_kernel, "the kernel answered what isn't durable");
+            assert!(
+                *last_op <= state.log.durable_op(),
+                "an ack for what isn't on disk"
+            );
+        }
     }
 
     fn lost(&mut self) -> bool {

@@ -1,5 +1,6 @@
 //! One event at a time: what goes in, and the whole list of effects that comes out.
 
+mod durability;
 mod fast_path;
 mod garbage;
 mod normal;

@@ -157,3 +157,75 @@ fn rule_7_a_request_of_a_suffix_that_lost_may_come_again() {
         [electrode_vr::Effect::Broadcast(Message::Prepare(again))]
     );
 }
+
+/// Rule 11: a primary that is cut off says so, rather than letting its clients wait.
+#[test]
+fn a_primary_without_a_quorum_of_life_signs_steps_down_and_turns_its_clients_away() {
+    let mut primary = Bench::normal(config(3, 0));
+    primary.hear(1, prepare_ok(0, 0, 0));
+    primary.request(1, 1, "in the log");
+    primary.flush();
+    primary.request(2, 2, "unknown");
+    for number in 2..=4 {
+        primary.request(1, number, "in the log or queued");
+    }
+    primary.flush();
+    primary.request(3, 1, "queued");
+    primary.request(3, 3, "early");
+    // Twice the view-change time-out without a backup's word.
+    primary.now = primary.now.plus(301 * MS);
+    let effects = primary.tick();
+    let away = |client, number| answer(client, number, 0, Reply::Unavailable);
+    for (client, number) in [(1, 1), (1, 2), (1, 3), (1, 4), (3, 1), (3, 3)] {
+        let told = effects
+            .iter()
+            .filter(|effect| **effect == away(client, number));
+        assert_eq!(
+            told.count(),
+            1,
+            "client {client} request {number}: {effects:?}"
+        );
+    }
+    assert!(primary.shows().reason.unwrap().contains("stepped down"));
+    assert_eq!(primary.request(3, 1, "queued"), [away(3, 1)]);
+    assert_eq!(primary.request(1, 1, "in the log"), [away(1, 1)]);
+    // It hears backups again, and nobody else leads: it goes on where it was.
+    primary.hear(1, prepare_ok(0, 4, 4));
+    let effects = primary.tick_after(25);
+    assert!(effects.contains(&entered("normal", 0, true)), "{effects:?}");
+    assert_eq!(primary.shows().reason, None);
+    primary.request(3, 1, "queued");
+    let effects = primary.flush();
+    assert!(
+        matches!(&effects[..], [electrode_vr::Effect::Broadcast(Message::Prepare(prepare))]
+            if prepare.entries == [entry(3, 1, "queued")]),
+        "{effects:?}"
+    );
+}
+
+#[test]
+fn when_too_many_wait_for_a_predecessor_one_is_told_to_come_again() {
+    let mut primary = Bench::normal(config(3, 0));
+    // The limit is 8.
+    for client in 1..=8 {
+        assert_eq!(primary.request(client, 1, "x"), []);
+    }
+    primary.flush();
+    for client in 1..=8 {
+        assert_eq!(primary.request(client, 3, "early"), []);
+        assert_eq!(primary.request(client, 3, "early"), [], "once");
+    }
+    for client in 9..=10 {
+        primary.hear(1, prepare_ok(0, 8, 8));
+        primary.request(client, 1, "x");
+        primary.flush();
+        let effects = primary.request(client, 3, "early");
+        let Reply::Busy { retry_after_ms } = (match &effects[..] {
+            [electrode_vr::Effect::Reply { reply, .. }] => reply.clone(),
+            other => panic!("{other:?}"),
+        }) else {
+            panic!("{effects:?}");
+        };
+        assert!(retry_after_ms > 0);
+    }
+}

@@ -71,6 +71,7 @@ pub(crate) fn config(replicas: usize, index: u8) -> Config {
             ..Limits::default()
         },
         fast_path: false,
+        durability: electrode_vr::Durability::Memory,
     }
 }
 

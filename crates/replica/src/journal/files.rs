@@ -1,0 +1,110 @@
+//! The few things that the log asks of a file system, so that tests can put one in its place that loses what wasn't
+//! synced.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+/// One directory. A file's bytes are durable after `sync`, that it exists (or has another name) after `sync_directory`.
+pub(crate) trait Files: Send + 'static {
+    /// Another handle to the same directory.
+    fn another(&self) -> Self;
+    /// A file's path, for messages.
+    fn path(&self, name: &str) -> PathBuf;
+    /// The names of all files.
+    fn list(&mut self) -> io::Result<Vec<String>>;
+    /// All of a file.
+    fn read(&mut self, name: &str) -> io::Result<Vec<u8>>;
+    /// Makes an empty file, or empties one.
+    fn create(&mut self, name: &str) -> io::Result<()>;
+    /// Writes at the end of a file.
+    fn append(&mut self, name: &str, bytes: &[u8]) -> io::Result<()>;
+    /// Cuts a file.
+    fn truncate(&mut self, name: &str, length: u64) -> io::Result<()>;
+    /// Makes a file's bytes durable.
+    fn sync(&mut self, name: &str) -> io::Result<()>;
+    /// Makes names durable.
+    fn sync_directory(&mut self) -> io::Result<()>;
+    /// Gives a file another name, whether or not that was there.
+    fn rename(&mut self, from: &str, to: &str) -> io::Result<()>;
+    /// Removes a file.
+    fn remove(&mut self, name: &str) -> io::Result<()>;
+}
+
+/// A directory of the real file system. The file that was written last stays open.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    path: PathBuf,
+    open: Option<(String, File)>,
+}
+
+impl Directory {
+    /// The directory has to exist.
+    pub(crate) fn new(path: &Path) -> Directory {
+        Directory {
+            path: path.to_owned(),
+            open: None,
+        }
+    }
+
+    fn file(&mut self, name: &str) -> io::Result<&mut File> {
+        if self.open.as_ref().is_none_or(|(open, _)| open != name) {
+            let file = File::options().append(true).open(self.path.join(name))?;
+            self.open = Some((name.to_owned(), file));
+        }
+        let (_, file) = self.open.as_mut().expect("it was just opened");
+        Ok(file)
+    }
+}
+
+impl Files for Directory {
+    fn another(&self) -> Directory {
+        Directory::new(&self.path)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    fn list(&mut self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            names.push(entry?.file_name().to_string_lossy().into_owned());
+        }
+        Ok(names)
+    }
+
+    fn read(&mut self, name: &str) -> io::Result<Vec<u8>> {
+        fs::read(self.path.join(name))
+    }
+
+    fn create(&mut self, name: &str) -> io::Result<()> {
+        self.open = None;
+        File::create(self.path.join(name)).map(drop)
+    }
+
+    fn append(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        self.file(name)?.write_all(bytes)
+    }
+
+    fn truncate(&mut self, name: &str, length: u64) -> io::Result<()> {
+        self.file(name)?.set_len(length)
+    }
+
+    fn sync(&mut self, name: &str) -> io::Result<()> {
+        self.file(name)?.sync_data()
+    }
+
+    fn sync_directory(&mut self) -> io::Result<()> {
+        File::open(&self.path)?.sync_all()
+    }
+
+    fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
+        self.open = None;
+        fs::rename(self.path.join(from), self.path.join(to))
+    }
+
+    fn remove(&mut self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.path.join(name))
+    }
+}
