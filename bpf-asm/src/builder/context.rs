@@ -1,7 +1,7 @@
 //! The programs' contexts, `struct xdp_md` and `struct __sk_buff` of linux/bpf.h, and the actions that programs return.
 
 use super::function::{Function, Kind, Tc, Xdp};
-use super::ir::{Base, Operand};
+use super::ir::{Base, Op, Operand};
 use super::scalar::Be;
 use super::value::{IntoVal, Val};
 use crate::insn::Size;
@@ -90,7 +90,16 @@ impl<'f> Function<'f, Tc> {
         let Operand::Reg(context) = self.context() else {
             unreachable!("arguments are registers")
         };
-        let mark = mark.operand(self.body);
+        let mark = match mark.operand(self.body) {
+            // Before Linux 6.4 the verifier takes only registers to store into the context, no constants.
+            Operand::Const(value) => {
+                let dst = self.body.fresh(false, value);
+                let src = Operand::Const(value);
+                self.body.emit(Op::Copy { dst, src });
+                Operand::Reg(dst)
+            }
+            register => register,
+        };
         self.body.store(Size::W, Base::Reg(context), 8, mark);
     }
 }

@@ -242,9 +242,22 @@ impl<'f, T, const N: usize> Ptr<'f, [T; N]> {
     /// The element of an index; `or_else` when it is out of range, and must end the program or leave the loop.
     #[track_caller]
     pub fn index(self, index: Val<'f, u64>, or_else: impl FnOnce()) -> Ptr<'f, T> {
+        const { assert!(N > 0, "there is no element to index") };
         let body = self.body;
         let (failed, passed) = (body.coldly(|| body.block()), body.block());
-        index.lt(N as u64).branch(passed, failed);
+        // What is compared is what is added afterwards, not the index, which lives longer and so may be in the frame:
+        // verifiers before Linux 6.8 know nothing of a bound that was found on a copy from there.
+        let distance = match body.max(index.operand).checked_mul(size_of::<T>() as u64) {
+            Some(_) => self.distance(index.operand),
+            // It could wrap around, to a distance that is in range.
+            None => index.operand,
+        };
+        let checked = Val::<u64>::new(body, distance);
+        let scaled = distance != index.operand;
+        let unit = if scaled { size_of::<T>() as u64 } else { 1 };
+        // The last element's own distance: the verifier takes any below a bound for possible, not only the multiples.
+        let last = (N as u64 - 1) * unit;
+        checked.le(last).branch(passed, failed);
         body.begin(failed);
         body.coldly(or_else);
         if body.falls_through() {
@@ -252,18 +265,27 @@ impl<'f, T, const N: usize> Ptr<'f, [T; N]> {
             body.jump(passed);
         }
         body.begin(passed);
-        self.displaced(index)
+        if scaled {
+            self.moved(distance)
+        } else {
+            self.displaced(index)
+        }
     }
 
     #[track_caller]
     fn displaced(self, index: Val<'f, u64>) -> Ptr<'f, T> {
-        let by = alu(
-            self.body,
-            Width::W64,
-            AluOp::Mul,
-            index.operand,
-            Operand::Const(size_of::<T>() as u64),
-        );
+        self.moved(self.distance(index.operand))
+    }
+
+    /// How many bytes an element is behind the first.
+    #[track_caller]
+    fn distance(self, index: Operand) -> Operand {
+        let size = Operand::Const(size_of::<T>() as u64);
+        alu(self.body, Width::W64, AluOp::Mul, index, size)
+    }
+
+    #[track_caller]
+    fn moved(self, by: Operand) -> Ptr<'f, T> {
         let start = self.body.address(self.base, self.offset);
         let dst = self.body.fresh(true, u64::MAX);
         self.body.emit(Op::Alu {

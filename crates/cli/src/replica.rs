@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use argh::FromArgs;
 use electrode_config::Config;
 use electrode_replica::{Accelerate, App, Options};
-use electrode_vr::{Durability, ReplicaId};
+use electrode_vr::{Durability, ReplicaId, Timing};
 use electrode_wire::Key;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -63,6 +63,11 @@ pub(crate) struct Replica {
     /// spin instead of sleeping: lower latency for a whole CPU
     #[argh(switch)]
     busy_poll: bool,
+
+    /// multiply the protocol's time-outs by this, 1 to 100 (default 1): for slow machines and long distances, the same on
+    /// all replicas
+    #[argh(option, default = "1")]
+    timeout_factor: u8,
 
     /// what survives the process. memory (default): the group's name and the promised view; a replica that loses its
     /// process recovers the log from the others. disk: the log too; nothing is acknowledged before it is on disk
@@ -140,8 +145,16 @@ fn options(arguments: Replica) -> anyhow::Result<Options> {
         metrics: arguments.metrics,
         busy_poll: arguments.busy_poll,
         handle_signals: true,
+        timing: Timing::default().slower(timeout_factor(arguments.timeout_factor)?),
         ..Options::new(config.resolve()?, ReplicaId(index), state_dir)
     })
+}
+
+fn timeout_factor(factor: u8) -> anyhow::Result<u32> {
+    match factor {
+        1..=100 => Ok(factor.into()),
+        _ => bail!("--timeout-factor {factor}: expected 1 to 100"),
+    }
 }
 
 fn group_key(file: &Path) -> anyhow::Result<Key> {
@@ -180,6 +193,13 @@ fn parse_key(bytes: &[u8]) -> Option<Key> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_timeout_factor_of_nothing_or_of_hours_is_refused() {
+        assert_eq!(timeout_factor(1).unwrap(), 1);
+        assert_eq!(timeout_factor(100).unwrap(), 100);
+        assert!(timeout_factor(0).is_err() && timeout_factor(101).is_err());
+    }
 
     #[test]
     fn a_key_is_sixteen_bytes_or_as_many_in_hex() {

@@ -55,6 +55,20 @@ impl Default for Timing {
     }
 }
 
+impl Timing {
+    /// The same, each time-out multiplied by `factor`: for machines or networks that are so much slower.
+    #[must_use]
+    pub fn slower(self, factor: u32) -> Timing {
+        let factor = u64::from(factor);
+        Timing {
+            heartbeat: self.heartbeat.saturating_mul(factor),
+            view_change: self.view_change.saturating_mul(factor),
+            resend: self.resend.saturating_mul(factor),
+            retry: self.retry.saturating_mul(factor),
+        }
+    }
+}
+
 /// The bounds of everything that could grow.
 #[derive(Clone, Debug)]
 pub struct Limits {
