@@ -157,6 +157,7 @@ impl Process {
                 peers,
                 store: programs.store,
                 count: programs.count,
+                answer: true,
             };
             let mut host = FastPath::new(CardMemory(Rc::clone(&card)), identity);
             host.set_group(group.0);
@@ -168,6 +169,7 @@ impl Process {
             timing: plan.timing.clone(),
             limits: plan.limits.clone(),
             fast_path: fast_path.is_some(),
+            durability: electrode_vr::Durability::Memory,
         };
         Process {
             replica: Replica::new(config, start, Ledger::default(), now, entropy),

@@ -112,7 +112,8 @@ impl Trace {
                     format!("request {request} of client {client}")
                 });
             }
-            Input::Message { .. } | Input::Tick { .. } | Input::Flush => {}
+            Input::Message { .. } | Input::Tick { .. } | Input::Persisted { .. } | Input::Flush => {
+            }
         }
     }
 
@@ -168,7 +169,7 @@ impl Trace {
                 };
                 format!("reply to client {client} request {request}: {what}")
             }),
-            Effect::Send { .. } | Effect::Broadcast(_) | Effect::Note(_) => {}
+            Effect::Send { .. } | Effect::Broadcast(_) | Effect::Write(_) | Effect::Note(_) => {}
         }
     }
 

@@ -25,6 +25,7 @@ impl Process {
         around.trace.effect(around.at, self.index.index(), &effect);
         match effect {
             Effect::Persist(promise) => self.persist(around, promise),
+            Effect::Write(_) => unreachable!("groups in memory mode write no log"),
             Effect::Send { to, message } => self.send(around, to, &message),
             Effect::Broadcast(message) => self.broadcast(around, &message),
             Effect::Reply {
