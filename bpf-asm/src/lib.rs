@@ -8,6 +8,7 @@ pub mod asm;
 pub mod btf;
 pub mod builder;
 pub mod disasm;
+pub mod engine;
 pub mod harness;
 pub mod insn;
 pub mod interpreter;
