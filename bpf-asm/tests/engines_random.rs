@@ -321,6 +321,18 @@ impl Writer {
             };
             if over > 0 {
                 let jump = self.jump(over as i16);
+                if matches!(jump, Insn::Goto { .. } | Insn::GotoLong { .. }) {
+                    // The verifier refuses code that no jump leads to.
+                    let (dst, src) = (self.scalar(), Source::Reg(self.scalar()));
+                    let (width, op) = (Width::W64, self.random.of(&JUMPS));
+                    self.insns.push(Insn::Jump {
+                        width,
+                        op,
+                        dst,
+                        src,
+                        offset: 1,
+                    });
+                }
                 self.insns.push(jump);
             }
             for _ in 0..over.max(1) {
