@@ -28,8 +28,6 @@ mod packet;
 mod route;
 mod run;
 mod state;
-#[cfg(test)]
-mod tests;
 mod value;
 
 use context::Context;
