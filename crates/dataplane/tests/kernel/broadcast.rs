@@ -311,7 +311,7 @@ fn copies_of_finished_frames_have_right_sums() {
                         payload: flagged(prepare(VIEW, 1, &[30, 2])),
                     };
                     let bytes = frame.bytes();
-                    let (ran, interpreted) = shadow.broadcast(&dataplane, &bytes, || {
+                    let (ran, theirs) = shadow.broadcast(&dataplane, &bytes, || {
                         let runner = dataplane.runner();
                         runner.run("broadcast", &bytes).expect("it runs")
                     });
@@ -320,9 +320,9 @@ fn copies_of_finished_frames_have_right_sums() {
                     assert!(ran.1 == bytes);
                     // Loopback shows what it sends also as received.
                     let copies: BTreeSet<Vec<u8>> = captured(&loopback).into_iter().collect();
-                    // The interpreter's are the same, to the byte.
-                    assert_eq!(interpreted.len(), 2);
-                    assert!(interpreted.iter().all(|copy| copies.contains(copy)));
+                    // The other engines' are the same, to the byte.
+                    assert_eq!(theirs.len(), 2);
+                    assert!(theirs.iter().all(|copy| copies.contains(copy)));
                     let mut expected: Vec<Frame> = [1, 3]
                         .map(|index| Frame {
                             to_mac: net.hosts[index].mac(),

@@ -1,8 +1,8 @@
 //! The four programs in the real kernel, run by BPF_PROG_TEST_RUN on frames that are built here; `broadcast`, whose copies
 //! really leave, between network namespaces. What must hold is docs/fast-path.md; the rules' numbers (R1 to R10) are from there.
 //!
-//! Beside the kernel, the interpreter of bpf-asm runs the same programs on the same frames and maps ([`shadow`]): what differs
-//! fails the test.
+//! Beside the kernel, bpf-asm's interpreter and rbpf run the same programs on the same frames and maps ([`shadow`]): what
+//! differs fails the test.
 //!
 //! Needs root; without it every test says so and passes. "Fault n" names one of ten faults of a published prototype of this
 //! design; each has a test here where one replica's kernel part is enough to show it:

@@ -1,10 +1,12 @@
-//! The interpreter beside the kernel: every frame that a test gives to the programs in the kernel goes through the
-//! interpreter too, from the same maps, and must come out the same way: verdict, frame, maps, ring records, counters.
+//! The interpreter and rbpf beside the kernel: every frame that a test gives to the programs in the kernel goes through both
+//! of them too, from the same maps, and must come out the same way: verdict, frame, maps, ring records, counters, copies.
 
 use std::collections::BTreeMap;
 
-use bpf_asm::harness::{Harness, Outcome};
-use bpf_asm::interpreter::{SkbInput, XdpInput};
+use bpf_asm::engine::{EngineKind, rbpf};
+use bpf_asm::harness::Harness;
+use bpf_asm::interpreter::{Input, Output, SkbInput, XdpInput};
+use bpf_asm::program::Program;
 use electrode_dataplane::{Dataplane, Image, Programs};
 use electrode_fastpath::abi::{RECORD_NOTICE, Shared};
 use electrode_fastpath::counters::Counters;
@@ -14,11 +16,24 @@ use nix::time::{ClockId, clock_gettime};
 /// The word of [`Shared`] that holds a time.
 const STALE_PASSED: usize = core::mem::offset_of!(Shared, stale_passed) / 8;
 
-/// The programs in the interpreter.
+/// The programs in other engines.
 pub(crate) struct Shadow {
+    others: [Other; 2],
+}
+
+/// The programs in one of them.
+struct Other {
+    engine: EngineKind,
     harness: Harness,
     /// Messages whose records user space has taken, oldest first.
     taken: Vec<Vec<u8>>,
+}
+
+/// What a program did.
+struct Ran {
+    verdict: u32,
+    packet: Vec<u8>,
+    copies: Vec<Vec<u8>>,
 }
 
 /// What must agree, before or after a run.
@@ -30,7 +45,91 @@ struct Moment {
 impl Shadow {
     pub(crate) fn new(programs: Programs) -> Shadow {
         let built = NAMES.map(|name| build(name).expect("a program").expect("it builds"));
-        let harness = Harness::new(built).expect("the interpreter takes the programs");
+        let other = |engine| Other::new(engine, programs, built.clone());
+        Shadow {
+            others: [other(EngineKind::Interpreter), other(EngineKind::Rbpf)],
+        }
+    }
+
+    /// Runs `dispatch` in the kernel by `kernel`, and elsewhere, and compares.
+    pub(crate) fn xdp(
+        &mut self,
+        dataplane: &Dataplane,
+        frame: &[u8],
+        kernel: impl FnOnce() -> (u32, Vec<u8>),
+    ) -> (u32, Vec<u8>) {
+        let input = XdpInput::new(frame).into();
+        self.compare(dataplane, "dispatch", &input, kernel).0
+    }
+
+    /// The same for `broadcast`; the copies that the others sent besides, who must agree on them.
+    pub(crate) fn broadcast(
+        &mut self,
+        dataplane: &Dataplane,
+        frame: &[u8],
+        kernel: impl FnOnce() -> (u32, Vec<u8>),
+    ) -> ((u32, Vec<u8>), Vec<Vec<u8>>) {
+        let input = SkbInput::new(frame).into();
+        self.compare(dataplane, "broadcast", &input, kernel)
+    }
+
+    /// Demands that the messages just taken from the kernel's ring are the ones in the others'.
+    pub(crate) fn drained(&mut self, dataplane: &Dataplane, messages: &[Vec<u8>]) {
+        for other in &mut self.others {
+            other.take(&dataplane.image());
+            let from = other.taken.len().checked_sub(messages.len());
+            let from = from.expect("as many records as in the kernel");
+            let same = other.taken[from..] == *messages;
+            assert!(same, "records in the rings of kernel and {}", other.engine);
+            other.taken.clear();
+        }
+    }
+
+    fn compare(
+        &mut self,
+        dataplane: &Dataplane,
+        program: &str,
+        input: &Input,
+        kernel: impl FnOnce() -> (u32, Vec<u8>),
+    ) -> ((u32, Vec<u8>), Vec<Vec<u8>>) {
+        let before = Moment::of_kernel(dataplane);
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("a clock");
+        let now = now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64;
+        let ran = kernel();
+        let after = Moment::of_kernel(dataplane);
+        let mut copies: Option<Vec<Vec<u8>>> = None;
+        for other in &mut self.others {
+            let engine = other.engine;
+            other.take(&before.image);
+            other.become_like(&before.image);
+            let counters = other.counters();
+            other.harness.machine().set_time_ns(now);
+            let theirs = other.run(program, input.clone());
+            assert_eq!(
+                (theirs.verdict, &theirs.packet),
+                (ran.0, &ran.1),
+                "verdict and frame of {program}: {engine}, kernel"
+            );
+            assert_eq!(
+                timeless(other.image(), &before.image),
+                timeless(after.image.clone(), &before.image),
+                "maps after {program}: {engine}, kernel"
+            );
+            assert_eq!(
+                moved(&counters, &other.counters()),
+                moved(&before.counters, &after.counters),
+                "counters of {program}: {engine}, kernel"
+            );
+            let copies = copies.get_or_insert_with(|| theirs.copies.clone());
+            assert!(*copies == theirs.copies, "copies of {program}: {engine}");
+        }
+        (ran, copies.unwrap_or_default())
+    }
+}
+
+impl Other {
+    fn new(engine: EngineKind, programs: Programs, built: [Program; 4]) -> Other {
+        let harness = Harness::new(built).expect("the machine takes the programs");
         for (wanted, index, name) in [
             (programs.prepare, PROGRAM_PREPARE, "prepare"),
             (programs.prepare_ok, PROGRAM_PREPARE_OK, "prepare_ok"),
@@ -39,85 +138,32 @@ impl Shadow {
                 harness.jump("programs", index, name).expect("a place");
             }
         }
-        Shadow {
+        Other {
+            engine,
             harness,
             taken: Vec::new(),
         }
     }
 
-    /// Runs `dispatch` in the kernel by `kernel`, and here, and compares.
-    pub(crate) fn xdp(
-        &mut self,
-        dataplane: &Dataplane,
-        frame: &[u8],
-        kernel: impl FnOnce() -> (u32, Vec<u8>),
-    ) -> (u32, Vec<u8>) {
-        self.compare(dataplane, "dispatch", kernel, |harness| {
-            harness
-                .run("dispatch", XdpInput::new(frame))
-                .unwrap_or_else(|fault| panic!("{fault}"))
-        })
-        .0
-    }
-
-    /// The same for `broadcast`; the copies that the interpreter sent besides.
-    pub(crate) fn broadcast(
-        &mut self,
-        dataplane: &Dataplane,
-        frame: &[u8],
-        kernel: impl FnOnce() -> (u32, Vec<u8>),
-    ) -> ((u32, Vec<u8>), Vec<Vec<u8>>) {
-        let (ran, outcome) = self.compare(dataplane, "broadcast", kernel, |harness| {
-            harness
-                .run("broadcast", SkbInput::new(frame))
-                .unwrap_or_else(|fault| panic!("{fault}"))
-        });
-        let copies = outcome.outputs.into_iter().map(|output| output.packet);
-        (ran, copies.collect())
-    }
-
-    /// Demands that the messages just taken from the kernel's ring are the ones in the interpreter's.
-    pub(crate) fn drained(&mut self, dataplane: &Dataplane, messages: &[Vec<u8>]) {
-        self.take(&dataplane.image());
-        let from = self.taken.len().checked_sub(messages.len());
-        let from = from.expect("as many records as in the kernel");
-        assert!(self.taken[from..] == *messages, "records in the rings");
-        self.taken.clear();
-    }
-
-    fn compare(
-        &mut self,
-        dataplane: &Dataplane,
-        program: &str,
-        kernel: impl FnOnce() -> (u32, Vec<u8>),
-        interpreter: impl FnOnce(&Harness) -> Outcome,
-    ) -> ((u32, Vec<u8>), Outcome) {
-        let before = Moment::of_kernel(dataplane);
-        self.take(&before.image);
-        self.become_like(&before.image);
-        let own_counters = self.counters();
-        let now = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("a clock");
-        let now = now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64;
-        self.harness.machine().set_time_ns(now);
-        let ran = kernel();
-        let outcome = interpreter(&self.harness);
-        let after = Moment::of_kernel(dataplane);
-        assert_eq!(
-            (outcome.verdict, &outcome.packet),
-            (ran.0, &ran.1),
-            "verdict and frame of {program}: interpreter, kernel"
-        );
-        assert_eq!(
-            timeless(self.image(), &before.image),
-            timeless(after.image, &before.image),
-            "maps after {program}: interpreter, kernel"
-        );
-        assert_eq!(
-            moved(&own_counters, &self.counters()),
-            moved(&before.counters, &after.counters),
-            "counters of {program}: interpreter, kernel"
-        );
-        (ran, outcome)
+    fn run(&self, program: &str, input: Input) -> Ran {
+        let packets = |outputs: Vec<Output>| outputs.into_iter().map(|output| output.packet);
+        if self.engine == EngineKind::Rbpf {
+            let id = self.harness.program(program).expect("a program");
+            let ran = rbpf::run(self.harness.machine(), id, input);
+            let ran = ran.unwrap_or_else(|error| panic!("{error}"));
+            return Ran {
+                verdict: ran.verdict,
+                packet: ran.packet,
+                copies: packets(ran.outputs).collect(),
+            };
+        }
+        let ran = self.harness.run(program, input);
+        let ran = ran.unwrap_or_else(|fault| panic!("{fault}"));
+        Ran {
+            verdict: ran.verdict,
+            packet: ran.packet,
+            copies: packets(ran.outputs).collect(),
+        }
     }
 
     /// Takes the records that user space has taken from the kernel's ring.
