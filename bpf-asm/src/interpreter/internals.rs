@@ -74,6 +74,15 @@ impl State {
         }
     }
 
+    /// What `bpf_ringbuf_output` returns.
+    pub(crate) fn output(&mut self, map: u32, bytes: &[u8], flags: u64) -> u64 {
+        let output = self.ring_mut(map).map(|ring| ring.output(bytes, flags));
+        match output {
+            Some(Err(errno)) => errno.result(),
+            Some(Ok(_)) | None => 0,
+        }
+    }
+
     pub(crate) fn query(&self, map: u32, what: u64) -> u64 {
         self.ring(map).map_or(0, |ring| ring.query(what))
     }

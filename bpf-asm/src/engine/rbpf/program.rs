@@ -352,6 +352,19 @@ impl Session {
                 );
                 Ok(0)
             }
+            130 => {
+                let length = usize::try_from(arguments[2]).unwrap_or(usize::MAX);
+                if length > RECORDS_BYTES {
+                    return Err("no room for the run's records".into());
+                }
+                let mut bytes = vec![0; length];
+                // SAFETY: the program says that so many bytes are there, which the interpreter has checked for the same input.
+                unsafe {
+                    std::ptr::with_exposed_provenance::<u8>(arguments[1] as usize)
+                        .copy_to(bytes.as_mut_ptr(), length);
+                }
+                Ok(state.output(map(arguments[0])?, &bytes, arguments[3]))
+            }
             134 => Ok(state.query(map(arguments[0])?, arguments[1])),
             _ => {
                 self.from_arena();
@@ -405,7 +418,7 @@ macro_rules! helpers {
     };
 }
 
-helpers! { 1 5 7 8 10 11 12 13 18 19 23 31 32 34 38 39 41 43 44 48 54 65 118 125 131 132 133 134 160 188 208 }
+helpers! { 1 5 7 8 10 11 12 13 18 19 23 31 32 34 38 39 41 43 44 48 54 65 118 125 130 131 132 133 134 160 188 208 }
 
 /// The program as rbpf takes it.
 fn lowered(image: &Image) -> Result<Vec<u8>, EngineError> {
