@@ -50,7 +50,7 @@ impl Errno {
     pub const EINVAL: Errno = Errno(22);
     /// `ENOSPC`.
     pub const ENOSPC: Errno = Errno(28);
-    /// `EPROTONOSUPPORT`'s neighbour that LPM tries and bloom filters give: `EOPNOTSUPP`.
+    /// `EOPNOTSUPP`.
     pub const EOPNOTSUPP: Errno = Errno(95);
     /// `ENOTSUPP`, which the kernel leaks to programs.
     pub const ENOTSUPP: Errno = Errno(524);

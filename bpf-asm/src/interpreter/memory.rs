@@ -254,7 +254,6 @@ impl Cpu {
                 if !allowed {
                     return Err(FaultKind::Forbidden { pointer, how });
                 }
-                // A value loaded by address reaches over all entries of its array, as the kernel has it: the first one.
                 let at = within(0, state.value_size as i64)?;
                 let at = element as usize * state.stride + at;
                 Place::Value { map, at }

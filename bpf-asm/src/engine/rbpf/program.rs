@@ -79,7 +79,7 @@ pub fn run(
             None => break r0,
         }
     };
-    session.from_arena();
+    session.read_arena();
     let mut state = state.borrow_mut();
     for (map, values) in state.values_mut().zip(&session.values) {
         map.copy_from_slice(values);
@@ -213,7 +213,7 @@ impl Session {
         if BUFFER_AT + session.cpu.buffer_bytes().len() > ARENA_BYTES {
             return Err(refused("the packet is too long".into()));
         }
-        session.to_arena();
+        session.write_arena();
         Ok(session)
     }
 
@@ -254,7 +254,7 @@ impl Session {
     }
 
     /// Packet and context into the low memory.
-    fn to_arena(&self) {
+    fn write_arena(&self) {
         self.arena.write(BUFFER_AT, self.cpu.buffer_bytes());
         let base = self.arena.address() + BUFFER_AT as u64;
         for offset in (0..192).step_by(4) {
@@ -268,7 +268,7 @@ impl Session {
     }
 
     /// What the program wrote there, back.
-    fn from_arena(&mut self) {
+    fn read_arena(&mut self) {
         let mut bytes = vec![0; self.cpu.buffer_bytes().len()];
         self.arena.read(BUFFER_AT, &mut bytes);
         self.cpu.buffer_bytes_mut().copy_from_slice(&bytes);
@@ -367,7 +367,7 @@ impl Session {
             }
             134 => Ok(state.query(map(arguments[0])?, arguments[1])),
             _ => {
-                self.from_arena();
+                self.read_arena();
                 let context = self.arena.address();
                 let values = arguments.map(|argument| {
                     if argument == context {
@@ -387,7 +387,7 @@ impl Session {
                 if BUFFER_AT + self.cpu.buffer_bytes().len() > ARENA_BYTES {
                     return Err("the packet became too long".into());
                 }
-                self.to_arena();
+                self.write_arena();
                 Ok(r0)
             }
         }

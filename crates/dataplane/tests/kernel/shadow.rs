@@ -2,6 +2,7 @@
 //! of them too, from the same maps, and must come out the same way: verdict, frame, maps, ring records, counters, copies.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use bpf_asm::engine::{EngineKind, rbpf};
 use bpf_asm::harness::Harness;
@@ -16,8 +17,13 @@ use nix::time::{ClockId, clock_gettime};
 /// The word of [`Shared`] that holds a time.
 const STALE_PASSED: usize = core::mem::offset_of!(Shared, stale_passed) / 8;
 
+/// How many runs of one group the others follow. A few tests fill a ring by tens of thousands; the rest need far fewer.
+const FOLLOWED_RUNS: u32 = 1_000;
+
 /// The programs in other engines.
 pub(crate) struct Shadow {
+    /// Runs that they still follow.
+    left: u32,
     others: [Other; 2],
 }
 
@@ -44,9 +50,12 @@ struct Moment {
 
 impl Shadow {
     pub(crate) fn new(programs: Programs) -> Shadow {
-        let built = NAMES.map(|name| build(name).expect("a program").expect("it builds"));
+        static BUILT: OnceLock<[Program; 4]> = OnceLock::new();
+        let built = BUILT
+            .get_or_init(|| NAMES.map(|name| build(name).expect("a program").expect("it builds")));
         let other = |engine| Other::new(engine, programs, built.clone());
         Shadow {
+            left: FOLLOWED_RUNS,
             others: [other(EngineKind::Interpreter), other(EngineKind::Rbpf)],
         }
     }
@@ -75,6 +84,9 @@ impl Shadow {
 
     /// Demands that the messages just taken from the kernel's ring are the ones in the others'.
     pub(crate) fn drained(&mut self, dataplane: &Dataplane, messages: &[Vec<u8>]) {
+        if self.left == 0 {
+            return;
+        }
         for other in &mut self.others {
             other.take(&dataplane.image());
             let from = other.taken.len().checked_sub(messages.len());
@@ -92,6 +104,10 @@ impl Shadow {
         input: &Input,
         kernel: impl FnOnce() -> (u32, Vec<u8>),
     ) -> ((u32, Vec<u8>), Vec<Vec<u8>>) {
+        let Some(left) = self.left.checked_sub(1) else {
+            return (kernel(), Vec::new());
+        };
+        self.left = left;
         let before = Moment::of_kernel(dataplane);
         let now = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("a clock");
         let now = now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64;
