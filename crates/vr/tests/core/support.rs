@@ -62,6 +62,7 @@ pub(crate) fn config(replicas: usize, index: u8) -> Config {
             view_change: 150 * MS,
             resend: 10 * MS,
             retry: 50 * MS,
+            lease: 0,
         },
         limits: Limits {
             batch_ops: 4,
@@ -71,6 +72,7 @@ pub(crate) fn config(replicas: usize, index: u8) -> Config {
             ..Limits::default()
         },
         fast_path: false,
+        lease_reads: false,
         durability: electrode_vr::Durability::Memory,
     }
 }
