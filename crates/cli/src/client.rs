@@ -115,10 +115,13 @@ fn ask(arguments: &Client, printer: &Printer) -> Result<ExitCode, (Problem, bool
     smol::block_on(async {
         match &question {
             Question::One(op) => {
-                let result = client
-                    .request(op.encode())
-                    .await
-                    .map_err(|error| (error.into(), writes))?;
+                let asked = op.encode();
+                let result = if writes {
+                    client.request(asked).await
+                } else {
+                    client.read(asked).await
+                };
+                let result = result.map_err(|error| (error.into(), writes))?;
                 let answer =
                     Answer::read(&result).map_err(|words| (Problem::Application(words), writes))?;
                 Ok(printer.answer(&answer))
@@ -162,7 +165,7 @@ async fn scan(
             after: after.as_deref(),
             limit: page,
         };
-        let result = client.request(op.encode()).await?;
+        let result = client.read(op.encode()).await?;
         let Ok(KvResult::Entries {
             entries: found,
             more,

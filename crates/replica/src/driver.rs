@@ -194,6 +194,7 @@ impl<S: StateMachine> Driver<S> {
             timing: options.timing,
             limits: options.limits,
             fast_path: fast_path.dataplane.is_some(),
+            lease_reads: options.read_leases,
             durability: options.durability,
         };
         let replica = match (start, found) {
@@ -327,6 +328,8 @@ impl<S: StateMachine> Driver<S> {
             };
             let received = received.map_err(RunError::system("receiving"))?;
             readable = received == BATCH;
+            // The clock is read after what came: a lease is judged by the time at which a read had arrived for sure.
+            self.now = clock::now();
             // What the kernel stored before a datagram came up is in the log before the core sees the datagram.
             self.ring_left = self.drain_ring()?;
             self.take_datagrams(received)?;
