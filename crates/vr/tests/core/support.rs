@@ -23,6 +23,10 @@ impl StateMachine for Tape {
         reply
     }
 
+    fn read(&self, op: &[u8]) -> Option<Vec<u8>> {
+        (op == b"?").then(|| vec![u8::try_from(self.0.len()).unwrap_or(u8::MAX)])
+    }
+
     fn snapshot(&self) -> Vec<u8> {
         self.0
             .iter()
