@@ -54,6 +54,7 @@ pub(crate) struct Driver<S> {
     key: Key,
     app: App,
     busy_poll: bool,
+    read_leases: bool,
 
     group: GroupId,
     state: StateDir,
@@ -220,6 +221,7 @@ impl<S: StateMachine> Driver<S> {
             key: options.key,
             app: options.app,
             busy_poll: options.busy_poll,
+            read_leases: options.read_leases,
             group,
             state,
             journal,
