@@ -42,6 +42,8 @@ const RING_IDLE: u64 = 100 * MS;
 /// How often the neighbours' entries are kept fresh and surplus acks are looked up, in nanoseconds.
 const NEIGHBOURS: u64 = 1000 * MS;
 const HEARD: u64 = 10 * MS;
+/// In disk mode an unanswered Prepare is sent again after this, since its answer waits for a disk. In nanoseconds.
+const DISK_RESEND: u64 = 50 * MS;
 /// Rounds of one turn (acks that bring Prepares that bring acks) before the socket is looked at again.
 const ROUNDS: usize = 32;
 
@@ -189,10 +191,14 @@ impl<S: StateMachine> Driver<S> {
             options.app
         );
         let now = clock::now();
+        let mut timing = options.timing;
+        if options.durability == Durability::Disk {
+            timing.resend = timing.resend.max(DISK_RESEND);
+        }
         let config = Config {
             replicas,
             index,
-            timing: options.timing,
+            timing,
             limits: options.limits,
             fast_path: fast_path.dataplane.is_some(),
             lease_reads: options.read_leases,
