@@ -6,6 +6,7 @@
 //! being sent as long as they are in flight, and afterwards a new session begins.
 
 mod evidence;
+mod reads;
 
 use std::collections::VecDeque;
 
@@ -218,39 +219,6 @@ impl Session {
         Ok(())
     }
 
-    /// Takes a read: an operation that changes nothing. It isn't ordered with requests that are in flight, only after those that
-    /// were answered, and it is answered without a round to the backups where the primary has a lease.
-    ///
-    /// # Errors
-    /// As [`Session::submit`].
-    pub fn submit_read(
-        &mut self,
-        now: Time,
-        token: u64,
-        op: Vec<u8>,
-        deadline: Time,
-    ) -> Result<(), RequestError> {
-        let limit = self.settings.op_bytes;
-        if op.len() > limit {
-            let length = op.len();
-            return Err(RequestError::TooLarge { length, limit });
-        }
-        if self.reads.len() >= self.settings.queue {
-            let waiting = self.reads.len();
-            return Err(RequestError::QueueFull { waiting });
-        }
-        let number = RequestNumber(self.next_read);
-        self.next_read = self.next_read.wrapping_add(1) | RequestNumber::READS;
-        let asked = Queued {
-            token,
-            op,
-            since: now,
-            deadline,
-        };
-        self.reads.push_back(Pending::new(number, asked, now));
-        Ok(())
-    }
-
     /// Gives every datagram that is due to `send`.
     pub fn transmit(&mut self, now: Time, mut send: impl FnMut(Transmit<'_>)) {
         let envelope = Envelope {
@@ -376,37 +344,6 @@ impl Session {
             // It wasn't asked as one.
             ReplyRef::NotRead => None,
         }
-    }
-
-    fn on_read_reply<'a>(&mut self, now: Time, reply: &ReplyView<'a>) -> Option<Done<'a>> {
-        let number = reply.request;
-        let index = self.reads.iter().position(|read| read.number == number)?;
-        self.learn_view(reply.view);
-        let error = match reply.reply {
-            ReplyRef::Done(result) => {
-                let Queued { token, op, .. } = self.reads.remove(index)?.asked;
-                return Some(Done { token, result, op });
-            }
-            ReplyRef::NotPrimary | ReplyRef::NoSession => return None,
-            ReplyRef::Busy { retry_after_ms } => {
-                let wait = (u64::from(retry_after_ms) * MS).clamp(MS, self.settings.retry_most);
-                self.reads[index].retry_at = now.plus(wait);
-                self.reads[index].retries = 0;
-                return None;
-            }
-            ReplyRef::Unavailable => {
-                self.reads[index].retries = self.reads[index].retries.max(1);
-                return None;
-            }
-            ReplyRef::TooLarge { limit } => RequestError::TooLarge {
-                length: self.reads[index].asked.op.len(),
-                limit: usize::try_from(limit).unwrap_or(usize::MAX),
-            },
-            ReplyRef::NotRead => RequestError::NotRead,
-        };
-        let read = self.reads.remove(index)?;
-        self.fail(read, |_| error);
-        None
     }
 
     /// A datagram to this replica came back: nothing listens there (ICMP port unreachable).

@@ -5,6 +5,7 @@
 
 mod effects;
 mod intake;
+mod opening;
 mod report;
 
 use std::collections::VecDeque;
@@ -13,7 +14,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use electrode_vr::{
     Config, Durability, Effect, GroupId, Input, OpNumber, Promise, Replica, ReplicaId, Start,
-    StateMachine, Stored, Time, View,
+    StateMachine, Time,
 };
 use electrode_wire::{Envelope, Key};
 use nix::sys::signalfd::SignalFd;
@@ -26,7 +27,7 @@ use crate::clients::Clients;
 use crate::clock::{self, Entropy, MS};
 use crate::error::RunError;
 use crate::fast_path::{Armed, FastPath};
-use crate::journal::{self, DiskError, Found, Journal};
+use crate::journal::{self, Journal};
 use crate::metrics;
 use crate::options::{App, Options};
 use crate::reactor::{Reactor, Ready, Source};
@@ -140,7 +141,7 @@ impl<S: StateMachine> Driver<S> {
             None if options.bootstrap => Start::Bootstrap(GroupId(entropy.next().0)),
             None => Start::New,
         };
-        let (journal, found) = open_journal(&options, start)?;
+        let (journal, found) = opening::open_journal(&options, start)?;
         let socket = Socket::bind(address).map_err(|source| RunError::Bind {
             address,
             index,
@@ -441,74 +442,4 @@ impl<S: StateMachine> Driver<S> {
             flags,
         }
     }
-}
-
-/// Opens the log on disk, in disk mode. A damaged one is set aside where others can bring this replica back; a log is never
-/// ignored.
-fn open_journal(
-    options: &Options,
-    start: Start,
-) -> Result<(Option<Journal>, Option<Stored>), RunError> {
-    let (state_dir, replicas) = (&options.state_dir, options.replicas.len());
-    let identity = journal::Identity {
-        index: options.index,
-        replicas,
-    };
-    if options.durability == Durability::Memory {
-        journal::refuse_leftover(state_dir, identity)?;
-        return Ok((None, None));
-    }
-    let (journal, found) = match Journal::open(state_dir, identity) {
-        Err(damage @ DiskError::Damaged { .. }) if replicas > 1 => {
-            let place = journal::set_aside(state_dir)?;
-            tracing::error!(
-                "the log on disk is damaged: {damage}. This replica recovers from the others; the damaged log is in {}",
-                place.display()
-            );
-            Journal::open(state_dir, identity)?
-        }
-        Err(damage @ DiskError::Damaged { .. }) => {
-            let damage = Box::new(damage);
-            return Err(DiskError::Alone { damage }.into());
-        }
-        opened => opened?,
-    };
-    let Start::Recover(promise) = start else {
-        // The log is begun right before the first promise is made; whatever more there is was said to others.
-        let more =
-            |found: &Found| found.stored.op() > OpNumber(0) || found.stored.last_normal() > View(0);
-        if found.as_ref().is_some_and(more) {
-            return Err(DiskError::NoPromise(journal::directory(state_dir)).into());
-        }
-        return Ok((Some(journal), None));
-    };
-    let Some(Found {
-        group,
-        stored,
-        torn_bytes,
-    }) = found
-    else {
-        tracing::warn!("there is no log on disk: this replica recovers from the others");
-        return Ok((Some(journal), None));
-    };
-    if group != promise.group {
-        return Err(DiskError::Foreign {
-            path: journal::directory(state_dir),
-            index: options.index.0,
-            replicas,
-            group,
-        }
-        .into());
-    }
-    tracing::info!(
-        "the log on disk ends with op {} of view {}{}",
-        stored.op(),
-        stored.last_normal(),
-        if torn_bytes > 0 {
-            format!("; {torn_bytes} bytes of an unfinished write were cut off")
-        } else {
-            String::new()
-        }
-    );
-    Ok((Some(journal), Some(stored)))
 }
