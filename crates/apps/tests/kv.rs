@@ -559,3 +559,48 @@ proptest! {
         let _ = TxnResult::decode(&op);
     }
 }
+
+/// What the primary answers by its lease is what the log would have answered.
+#[test]
+fn reads_answer_as_execution_does_and_writes_are_no_reads() {
+    use electrode_vr::StateMachine as _;
+    let mut kv = Kv::default();
+    for (key, value) in [(b"a", b"1"), (b"b", b"2")] {
+        kv.apply(&KvOp::Put { key, value }.encode());
+    }
+    let looks = [
+        KvOp::Get { key: b"a" },
+        KvOp::Get { key: b"absent" },
+        KvOp::Count { prefix: b"" },
+        KvOp::Scan {
+            prefix: b"",
+            after: Some(b"a"),
+            limit: 9,
+        },
+    ];
+    for op in looks {
+        let read = kv.read(&op.encode());
+        assert_eq!(read, Some(kv.apply(&op.encode())), "{op:?}");
+    }
+    let writes = [
+        KvOp::Put {
+            key: b"a",
+            value: b"3",
+        },
+        KvOp::Delete { key: b"a" },
+        KvOp::Append {
+            key: b"a",
+            value: b"3",
+        },
+        KvOp::CompareAndSwap {
+            key: b"a",
+            expected: None,
+            new: b"3",
+        },
+    ];
+    for op in writes {
+        assert_eq!(kv.read(&op.encode()), None, "{op:?}");
+    }
+    assert_eq!(kv.read(&KvTxn::default().encode()), None);
+    assert_eq!(kv.read(b"no operation"), None);
+}

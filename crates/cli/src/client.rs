@@ -69,9 +69,18 @@ enum Problem {
     #[error("{0}")]
     Configuration(String),
     #[error("{0}")]
-    Request(#[from] RequestError),
+    Request(RequestError),
     #[error("the group doesn't run the key-value store: {0}")]
     Application(&'static str),
+}
+
+impl Problem {
+    fn of(error: RequestError) -> Problem {
+        match error {
+            RequestError::NotRead => Problem::Application("to it a get isn't a read"),
+            error => Problem::Request(error),
+        }
+    }
 }
 
 pub(crate) fn run(arguments: Client) -> ExitCode {
@@ -115,10 +124,13 @@ fn ask(arguments: &Client, printer: &Printer) -> Result<ExitCode, (Problem, bool
     smol::block_on(async {
         match &question {
             Question::One(op) => {
-                let result = client
-                    .request(op.encode())
-                    .await
-                    .map_err(|error| (error.into(), writes))?;
+                let asked = op.encode();
+                let result = if writes {
+                    client.request(asked).await
+                } else {
+                    client.read(asked).await
+                };
+                let result = result.map_err(|error| (Problem::of(error), writes))?;
                 let answer =
                     Answer::read(&result).map_err(|words| (Problem::Application(words), writes))?;
                 Ok(printer.answer(&answer))
@@ -162,7 +174,7 @@ async fn scan(
             after: after.as_deref(),
             limit: page,
         };
-        let result = client.request(op.encode()).await?;
+        let result = client.read(op.encode()).await.map_err(Problem::of)?;
         let Ok(KvResult::Entries {
             entries: found,
             more,

@@ -69,6 +69,11 @@ pub(crate) struct Replica {
     #[argh(option, default = "1")]
     timeout_factor: u8,
 
+    /// as a primary, answer reads without asking the backups while its lease holds: for 87 ms after the last op, provided
+    /// that no clock runs an eighth faster than another
+    #[argh(switch)]
+    read_leases: bool,
+
     /// what survives the process. memory (default): the group's name and the promised view; a replica that loses its
     /// process recovers the log from the others. disk: the log too; nothing is acknowledged before it is on disk
     #[argh(option, default = "Durability::Memory", from_str_fn(durability))]
@@ -141,6 +146,7 @@ fn options(arguments: Replica) -> anyhow::Result<Options> {
         accelerate: arguments.accelerate,
         interface: arguments.interface,
         durability: arguments.durability,
+        read_leases: arguments.read_leases,
         bootstrap: arguments.bootstrap,
         metrics: arguments.metrics,
         busy_poll: arguments.busy_poll,

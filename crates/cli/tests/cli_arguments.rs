@@ -44,6 +44,10 @@ fn what_is_not_known_exits_with_2_and_says_so() {
         (&["check", "extra"], "extra"),
         (&["bench", "--clients", "many"], "many"),
         (&["bench", "--op=dance"], "expected auto, echo or put"),
+        (
+            &["replica", "--index=0", "--durability=tape"],
+            "expected memory or disk",
+        ),
         (&["client", "--deadline=-1", "get", "k"], "expected a time"),
     ] {
         let (code, out, err) = electrode(arguments);

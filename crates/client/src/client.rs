@@ -153,7 +153,21 @@ impl Client {
         op: Vec<u8>,
         deadline: Duration,
     ) -> impl Future<Output = Result<Vec<u8>, RequestError>> + Send + use<> {
-        let answer = self.shared.submit(op, deadline);
+        let answer = self.shared.submit(op, deadline, false);
+        async move { answer?.recv().await.unwrap_or(Err(RequestError::Closed)) }
+    }
+
+    /// Asks for the result of an `op` that changes nothing, until the deadline at most. It sees everything that was
+    /// answered before it was asked; requests that are in flight it may see or not. Where the primary has a lease it
+    /// answers without asking the backups.
+    ///
+    /// # Errors
+    /// As [`Client::request`], and [`RequestError::NotRead`].
+    pub fn read(
+        &self,
+        op: Vec<u8>,
+    ) -> impl Future<Output = Result<Vec<u8>, RequestError>> + Send + use<> {
+        let answer = self.shared.submit(op, self.deadline, true);
         async move { answer?.recv().await.unwrap_or(Err(RequestError::Closed)) }
     }
 }
@@ -207,6 +221,7 @@ impl Shared {
         &self,
         op: Vec<u8>,
         deadline: Duration,
+        read: bool,
     ) -> Result<Receiver<Result<Vec<u8>, RequestError>>, RequestError> {
         let now = self.now();
         let deadline = now.plus(u64::try_from(deadline.as_nanos()).unwrap_or(u64::MAX));
@@ -214,7 +229,11 @@ impl Shared {
         let mut state = self.state();
         let token = state.next_token;
         state.next_token += 1;
-        state.session.submit(now, token, op, deadline)?;
+        if read {
+            state.session.submit_read(now, token, op, deadline)?;
+        } else {
+            state.session.submit(now, token, op, deadline)?;
+        }
         state.waiting.insert(token, answer);
         self.flush(&mut state, now);
         Ok(receiver)

@@ -52,6 +52,9 @@ pub enum RequestError {
         /// The group that answers.
         found: GroupId,
     },
+    /// Asked as a read, but the operation may change the state; it was not executed.
+    #[error("the operation isn't one that only reads: it was not executed")]
+    NotRead,
     /// The client is being dropped.
     #[error("the client was closed: whether the operation was executed isn't known")]
     Closed,
@@ -68,7 +71,8 @@ impl RequestError {
             | RequestError::Closed => true,
             RequestError::Unavailable { .. }
             | RequestError::TooLarge { .. }
-            | RequestError::QueueFull { .. } => false,
+            | RequestError::QueueFull { .. }
+            | RequestError::NotRead => false,
         }
     }
 }

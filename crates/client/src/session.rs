@@ -6,6 +6,7 @@
 //! being sent as long as they are in flight, and afterwards a new session begins.
 
 mod evidence;
+mod reads;
 
 use std::collections::VecDeque;
 
@@ -66,6 +67,9 @@ pub struct Session {
     view: View,
     evidence: Evidence,
     pending: VecDeque<Pending>,
+    /// Reads in flight, at most as many as may wait. They have numbers of their own, and aren't of the session.
+    reads: VecDeque<Pending>,
+    next_read: u64,
     queue: VecDeque<Queued>,
     failed: VecDeque<Failed>,
 }
@@ -127,6 +131,30 @@ struct Pending {
     due: Due,
 }
 
+impl Pending {
+    fn new(number: RequestNumber, asked: Queued, now: Time) -> Pending {
+        Pending {
+            number,
+            asked,
+            abandoned: false,
+            retries: 0,
+            retry_at: now,
+            due: Due::Primary,
+        }
+    }
+
+    fn retry_if_due(&mut self, now: Time) {
+        if self.retry_at <= now {
+            self.retries += 1;
+            self.due = if self.retries > 1 {
+                Due::All
+            } else {
+                Due::Primary
+            };
+        }
+    }
+}
+
 /// To whom a request has to go now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Due {
@@ -150,6 +178,8 @@ impl Session {
             group: GroupId(0),
             view: View(0),
             pending: VecDeque::new(),
+            reads: VecDeque::new(),
+            next_read: RequestNumber::READS,
             queue: VecDeque::new(),
             failed: VecDeque::new(),
         };
@@ -197,15 +227,29 @@ impl Session {
             sender: CLIENT,
             flags: 0,
         };
+        self.transmit_list(now, envelope, false, &mut send);
+        self.transmit_list(now, envelope, true, &mut send);
+    }
+
+    fn transmit_list(
+        &mut self,
+        now: Time,
+        envelope: Envelope,
+        reads: bool,
+        send: &mut impl FnMut(Transmit<'_>),
+    ) {
         let primary = self.view.primary(self.settings.replicas);
-        for index in 0..self.pending.len() {
-            let due = std::mem::replace(&mut self.pending[index].due, Due::Nobody);
+        let mut list = std::mem::take(if reads {
+            &mut self.reads
+        } else {
+            &mut self.pending
+        });
+        for pending in &mut list {
+            let due = std::mem::replace(&mut pending.due, Due::Nobody);
             if due == Due::Nobody {
                 continue;
             }
-            let wait = self.wait_after(self.pending[index].retries);
-            let pending = &mut self.pending[index];
-            pending.retry_at = now.plus(wait);
+            pending.retry_at = now.plus(self.wait_after(pending.retries));
             for to in replicas(self.settings.replicas) {
                 if due == Due::All || to == primary {
                     self.evidence.sent(to);
@@ -219,6 +263,11 @@ impl Session {
                     });
                 }
             }
+        }
+        if reads {
+            self.reads = list;
+        } else {
+            self.pending = list;
         }
     }
 
@@ -235,6 +284,9 @@ impl Session {
             || self.ignore_group(reply)
         {
             return None;
+        }
+        if reply.request.is_read() {
+            return self.on_read_reply(now, reply);
         }
         let index = self
             .pending
@@ -289,6 +341,8 @@ impl Session {
                 self.pending[index].retries = self.pending[index].retries.max(1);
                 None
             }
+            // It wasn't asked as one.
+            ReplyRef::NotRead => None,
         }
     }
 
@@ -334,14 +388,16 @@ impl Session {
                     error,
                 });
             }
-            if pending.retry_at <= now {
-                pending.retries += 1;
-                pending.due = if pending.retries > 1 {
-                    Due::All
-                } else {
-                    Due::Primary
-                };
+            pending.retry_if_due(now);
+        }
+        for mut read in std::mem::take(&mut self.reads) {
+            if read.asked.deadline <= now {
+                let error = self.evidence.judge(self.group, waited_ms(&read.asked, now));
+                self.fail(read, |_| error);
+                continue;
             }
+            read.retry_if_due(now);
+            self.reads.push_back(read);
         }
         self.retire_if_nobody_waits();
         self.admit(now);
@@ -359,7 +415,9 @@ impl Session {
             true => pending.retry_at,
             false => pending.retry_at.min(pending.asked.deadline),
         });
+        let reads = self.reads.iter();
         pending
+            .chain(reads.map(|read| read.retry_at.min(read.asked.deadline)))
             .chain(self.queue.iter().map(|queued| queued.deadline))
             .min()
     }
@@ -398,7 +456,7 @@ impl Session {
             return;
         }
         self.view = view;
-        for pending in &mut self.pending {
+        for pending in self.pending.iter_mut().chain(&mut self.reads) {
             pending.due = Due::Primary;
             pending.retries = 0;
         }
@@ -431,14 +489,7 @@ impl Session {
             };
             let number = self.next;
             self.next = RequestNumber(number.0 + 1);
-            self.pending.push_back(Pending {
-                number,
-                asked,
-                abandoned: false,
-                retries: 0,
-                retry_at: now,
-                due: Due::Primary,
-            });
+            self.pending.push_back(Pending::new(number, asked, now));
         }
     }
 

@@ -9,9 +9,19 @@ use rustix::time::{ClockId, clock_gettime};
 /// Nanoseconds in a millisecond.
 pub(crate) const MS: u64 = 1_000_000;
 
-/// The monotonic clock, the one that the kernel's programs read too.
+/// The boot clock: monotonic, and it goes on while the machine is suspended, which a lease must not outlast.
 pub(crate) fn now() -> Time {
-    let time = clock_gettime(ClockId::Monotonic);
+    read(ClockId::Boottime)
+}
+
+/// By how much the boot clock is ahead of the one that the kernel's programs read, in nanoseconds.
+pub(crate) fn monotonic_to_boot() -> u64 {
+    let monotonic = read(ClockId::Monotonic);
+    now().0.saturating_sub(monotonic.0)
+}
+
+fn read(clock: ClockId) -> Time {
+    let time = clock_gettime(clock);
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     let nanoseconds = u64::try_from(time.tv_nsec).unwrap_or(0);
     Time(

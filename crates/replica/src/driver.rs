@@ -5,6 +5,7 @@
 
 mod effects;
 mod intake;
+mod opening;
 mod report;
 
 use std::collections::VecDeque;
@@ -13,7 +14,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use electrode_vr::{
     Config, Durability, Effect, GroupId, Input, OpNumber, Promise, Replica, ReplicaId, Start,
-    StateMachine, Stored, Time, View,
+    StateMachine, Time,
 };
 use electrode_wire::admission::Refusals;
 use electrode_wire::{Envelope, Key};
@@ -26,7 +27,7 @@ use crate::clients::Clients;
 use crate::clock::{self, Entropy, MS};
 use crate::error::RunError;
 use crate::fast_path::{Armed, FastPath};
-use crate::journal::{self, DiskError, Found, Journal};
+use crate::journal::{self, Journal};
 use crate::metrics;
 use crate::options::{App, Options};
 use crate::reactor::{Reactor, Ready, Source};
@@ -42,6 +43,8 @@ const RING_IDLE: u64 = 100 * MS;
 /// How often the neighbours' entries are kept fresh and surplus acks are looked up, in nanoseconds.
 const NEIGHBOURS: u64 = 1000 * MS;
 const HEARD: u64 = 10 * MS;
+/// In disk mode an unanswered Prepare is sent again after this, since its answer waits for a disk. In nanoseconds.
+const DISK_RESEND: u64 = 50 * MS;
 /// Rounds of one turn (acks that bring Prepares that bring acks) before the socket is looked at again.
 const ROUNDS: usize = 32;
 
@@ -54,6 +57,7 @@ pub(crate) struct Driver<S> {
     key: Key,
     app: App,
     busy_poll: bool,
+    read_leases: bool,
 
     group: GroupId,
     state: StateDir,
@@ -137,7 +141,7 @@ impl<S: StateMachine> Driver<S> {
             None if options.bootstrap => Start::Bootstrap(GroupId(entropy.next().0)),
             None => Start::New,
         };
-        let (journal, found) = open_journal(&options, start)?;
+        let (journal, found) = opening::open_journal(&options, start)?;
         let socket = Socket::bind(address).map_err(|source| RunError::Bind {
             address,
             index,
@@ -188,12 +192,17 @@ impl<S: StateMachine> Driver<S> {
             options.app
         );
         let now = clock::now();
+        let mut timing = options.timing;
+        if options.durability == Durability::Disk {
+            timing.resend = timing.resend.max(DISK_RESEND);
+        }
         let config = Config {
             replicas,
             index,
-            timing: options.timing,
+            timing,
             limits: options.limits,
             fast_path: fast_path.dataplane.is_some(),
+            lease_reads: options.read_leases,
             durability: options.durability,
         };
         let replica = match (start, found) {
@@ -219,6 +228,7 @@ impl<S: StateMachine> Driver<S> {
             key: options.key,
             app: options.app,
             busy_poll: options.busy_poll,
+            read_leases: options.read_leases,
             group,
             state,
             journal,
@@ -327,6 +337,8 @@ impl<S: StateMachine> Driver<S> {
             };
             let received = received.map_err(RunError::system("receiving"))?;
             readable = received == BATCH;
+            // The clock is read after what came: a lease is judged by the time at which a read had arrived for sure.
+            self.now = clock::now();
             // What the kernel stored before a datagram came up is in the log before the core sees the datagram.
             self.ring_left = self.drain_ring()?;
             self.take_datagrams(received)?;
@@ -430,74 +442,4 @@ impl<S: StateMachine> Driver<S> {
             flags,
         }
     }
-}
-
-/// Opens the log on disk, in disk mode. A damaged one is set aside where others can bring this replica back; a log is never
-/// ignored.
-fn open_journal(
-    options: &Options,
-    start: Start,
-) -> Result<(Option<Journal>, Option<Stored>), RunError> {
-    let (state_dir, replicas) = (&options.state_dir, options.replicas.len());
-    let identity = journal::Identity {
-        index: options.index,
-        replicas,
-    };
-    if options.durability == Durability::Memory {
-        journal::refuse_leftover(state_dir, identity)?;
-        return Ok((None, None));
-    }
-    let (journal, found) = match Journal::open(state_dir, identity) {
-        Err(damage @ DiskError::Damaged { .. }) if replicas > 1 => {
-            let place = journal::set_aside(state_dir)?;
-            tracing::error!(
-                "the log on disk is damaged: {damage}. This replica recovers from the others; the damaged log is in {}",
-                place.display()
-            );
-            Journal::open(state_dir, identity)?
-        }
-        Err(damage @ DiskError::Damaged { .. }) => {
-            let damage = Box::new(damage);
-            return Err(DiskError::Alone { damage }.into());
-        }
-        opened => opened?,
-    };
-    let Start::Recover(promise) = start else {
-        // The log is begun right before the first promise is made; whatever more there is was said to others.
-        let more =
-            |found: &Found| found.stored.op() > OpNumber(0) || found.stored.last_normal() > View(0);
-        if found.as_ref().is_some_and(more) {
-            return Err(DiskError::NoPromise(journal::directory(state_dir)).into());
-        }
-        return Ok((Some(journal), None));
-    };
-    let Some(Found {
-        group,
-        stored,
-        torn_bytes,
-    }) = found
-    else {
-        tracing::warn!("there is no log on disk: this replica recovers from the others");
-        return Ok((Some(journal), None));
-    };
-    if group != promise.group {
-        return Err(DiskError::Foreign {
-            path: journal::directory(state_dir),
-            index: options.index.0,
-            replicas,
-            group,
-        }
-        .into());
-    }
-    tracing::info!(
-        "the log on disk ends with op {} of view {}{}",
-        stored.op(),
-        stored.last_normal(),
-        if torn_bytes > 0 {
-            format!("; {torn_bytes} bytes of an unfinished write were cut off")
-        } else {
-            String::new()
-        }
-    );
-    Ok((Some(journal), Some(stored)))
 }

@@ -28,6 +28,8 @@ pub struct Options {
     pub interface: Option<String>,
     /// Where the promised view is kept; created when it doesn't exist.
     pub state_dir: PathBuf,
+    /// Answer reads from the primary's own state while its lease holds.
+    pub read_leases: bool,
     /// What survives the process.
     pub durability: Durability,
     /// Start a new group now, rather than finding out whether all replicas are new.
@@ -58,6 +60,7 @@ impl Options {
             accelerate: Accelerate::Auto,
             interface: None,
             state_dir,
+            read_leases: false,
             durability: Durability::Memory,
             bootstrap: false,
             metrics: None,

@@ -40,6 +40,8 @@ pub struct StatusReport {
     pub durability: String,
     /// The last op that is on disk; `None` in memory mode.
     pub durable: Option<u64>,
+    /// Whether it answers reads by its lease when it is primary.
+    pub read_leases: bool,
     /// The latest checkpoint's op.
     pub checkpoint: u64,
     /// Entries in the log.

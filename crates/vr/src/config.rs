@@ -16,6 +16,8 @@ pub struct Config {
     pub limits: Limits,
     /// Whether there is a fast path. Without one no [`crate::Effect::FastPath`] is ever given.
     pub fast_path: bool,
+    /// Whether this replica, as a primary, answers reads from its own state while its lease holds (rule 15).
+    pub lease_reads: bool,
     /// What survives the process. In memory mode no [`crate::Effect::Write`] is ever given.
     pub durability: Durability,
 }
@@ -41,6 +43,9 @@ pub struct Timing {
     pub resend: u64,
     /// Recovery, state transfer and first-start questions are asked again after this.
     pub retry: u64,
+    /// A backup that acknowledged joins no newer view within this time; 0: it promises nothing. The same on all replicas, since
+    /// the primary's read lease relies on it. More than `view_change` would delay view changes.
+    pub lease: u64,
 }
 
 impl Default for Timing {
@@ -51,6 +56,7 @@ impl Default for Timing {
             view_change: 150 * MS,
             resend: 10 * MS,
             retry: 50 * MS,
+            lease: 100 * MS,
         }
     }
 }

@@ -82,6 +82,18 @@ impl OpNumber {
     }
 }
 
+impl RequestNumber {
+    /// Numbers from here on aren't of a session: they are reads, which change nothing, so that nobody needs to remember
+    /// them. The client tells them apart by the lower bits.
+    pub const READS: u64 = 1 << 63;
+
+    /// Whether it is the number of a read.
+    #[must_use]
+    pub fn is_read(self) -> bool {
+        self.0 >= RequestNumber::READS
+    }
+}
+
 impl ReplicaId {
     /// The index as a `usize`.
     #[must_use]

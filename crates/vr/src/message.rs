@@ -13,7 +13,7 @@ use crate::ids::{ClientId, Digest, GroupId, Nonce, OpNumber, RequestNumber, View
 pub struct Entry {
     /// Who asked.
     pub client: ClientId,
-    /// The number that the client gave it.
+    /// The number that the client gave it; see [`RequestNumber::is_read`].
     pub request: RequestNumber,
     /// The operation: bytes for the state machine.
     pub op: Arc<[u8]>,
@@ -217,6 +217,8 @@ pub enum Reply {
         /// The limit in bytes.
         limit: u32,
     },
-    /// The replica isn't normal (view change, recovery): try again or elsewhere.
+    /// The replica isn't normal (view change, recovery), or hears no quorum: try again or elsewhere.
     Unavailable,
+    /// Asked as a read, but the operation may change the state: it wasn't executed.
+    NotRead,
 }

@@ -9,6 +9,7 @@ mod checkpoint;
 mod client_table;
 mod durability;
 mod fast_path;
+mod lease;
 mod log;
 mod normal;
 mod pre_vote;
@@ -97,6 +98,8 @@ pub struct Replica<S> {
     recovery: recovery::Recovery,
     first_start: FirstStart,
     fast: Fast,
+    /// Until then this replica, which acknowledged, joins no newer view (rule 15).
+    bound_until: Time,
     /// What must never fall: last normal view, promised view, commit number.
     floor: (View, View, OpNumber),
 }
@@ -157,6 +160,11 @@ impl<S: StateMachine> Replica<S> {
             recovery: recovery::Recovery::new(config.replicas),
             first_start: FirstStart::new(start, now),
             fast: Fast::Disarmed,
+            // What an earlier life acknowledged isn't known, but it was before now.
+            bound_until: match start {
+                Start::Recover(_) => now.plus(config.timing.lease),
+                Start::New | Start::Bootstrap(_) => Time(0),
+            },
             floor: (View(0), promise.view, OpNumber(0)),
             config,
         };

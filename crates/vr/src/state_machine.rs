@@ -9,6 +9,11 @@ use crate::ids::Digest;
 pub trait StateMachine {
     /// Executes one op. Any bytes may come; what doesn't decode is answered as such, never by a panic.
     fn apply(&mut self, op: &[u8]) -> Vec<u8>;
+    /// The answer to an op that changes nothing, the same that [`StateMachine::apply`] would give; `None` for any other op.
+    fn read(&self, op: &[u8]) -> Option<Vec<u8>> {
+        let _ = op;
+        None
+    }
     /// The whole state as bytes: equal states give equal bytes.
     fn snapshot(&self) -> Vec<u8>;
     /// Replaces the state by a snapshot. On an error the state is unchanged.

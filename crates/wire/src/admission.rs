@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_first_start_speaks_without_a_group() {
+    fn rule_16_only_the_first_start_speaks_without_a_group() {
         assert_eq!(
             check(&envelope(6, 1), &commit(), 1, OWN),
             Err("wrong_group")
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_are_counted_and_the_latest_is_named() {
+    fn rule_16_refusals_are_counted_and_the_latest_is_named() {
         let mut refusals = Refusals::default();
         let source = Some(replicas()[2]);
         assert!(refusals.count(

@@ -93,6 +93,8 @@ pub enum ReplyRef<'a> {
     },
     /// As [`Reply::Unavailable`].
     Unavailable,
+    /// As [`Reply::NotRead`].
+    NotRead,
 }
 
 /// The same bytes as one by one, but in one go.
@@ -124,6 +126,7 @@ impl<'a> From<&'a Reply> for ReplyRef<'a> {
             Reply::NoSession => ReplyRef::NoSession,
             Reply::TooLarge { limit } => ReplyRef::TooLarge { limit },
             Reply::Unavailable => ReplyRef::Unavailable,
+            Reply::NotRead => ReplyRef::NotRead,
         }
     }
 }
@@ -137,6 +140,7 @@ impl From<ReplyRef<'_>> for Reply {
             ReplyRef::NoSession => Reply::NoSession,
             ReplyRef::TooLarge { limit } => Reply::TooLarge { limit },
             ReplyRef::Unavailable => Reply::Unavailable,
+            ReplyRef::NotRead => Reply::NotRead,
         }
     }
 }

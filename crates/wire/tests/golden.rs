@@ -96,6 +96,7 @@ fn packets() -> Vec<(&'static str, Envelope, Packet)> {
         ("reply-no-session", reply(Reply::NoSession)),
         ("reply-too-large", reply(Reply::TooLarge { limit: 32768 })),
         ("reply-unavailable", reply(Reply::Unavailable)),
+        ("reply-not-read", reply(Reply::NotRead)),
         (
             "prepare",
             message(Message::Prepare(Prepare {

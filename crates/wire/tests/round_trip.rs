@@ -124,6 +124,7 @@ fn packet() -> impl Strategy<Value = Packet> {
         Just(Reply::NoSession),
         any::<u32>().prop_map(|limit| Reply::TooLarge { limit }),
         Just(Reply::Unavailable),
+        Just(Reply::NotRead),
     ];
     prop_oneof![
         6 => message().prop_map(Packet::Message),

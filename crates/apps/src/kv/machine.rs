@@ -40,6 +40,14 @@ impl StateMachine for Kv {
         }
     }
 
+    fn read(&self, op: &[u8]) -> Option<Vec<u8>> {
+        let Some(Operation::Single(op)) = Operation::decode(op) else {
+            return None;
+        };
+        let result = self.look(&op, MAX_RESULT_BYTES)?;
+        Some(put(&result, vec![SINGLE_RESULT]))
+    }
+
     fn snapshot(&self) -> Vec<u8> {
         let mut bytes = put(&self.entries.len(), Vec::new());
         for (key, stored) in &self.entries {
@@ -109,8 +117,10 @@ impl Kv {
         budget: usize,
         then: impl FnOnce(KvResult<'_>) -> R,
     ) -> R {
+        if let Some(result) = self.look(op, budget) {
+            return then(result);
+        }
         match *op {
-            KvOp::Get { key } => then(KvResult::Value(self.value(key))),
             KvOp::Put { key, value } => then(self.put(key, value.to_vec())),
             KvOp::Delete { key } => then(KvResult::Deleted {
                 existed: self.remove(key),
@@ -134,14 +144,25 @@ impl Kv {
                     KvResult::TooLarge
                 })
             }
+            KvOp::Get { .. } | KvOp::Scan { .. } | KvOp::Count { .. } => {
+                unreachable!("what only looks was answered above")
+            }
+        }
+    }
+
+    /// The result of an op that only looks; `None` for one that may change something.
+    fn look<'a>(&'a self, op: &KvOp<'a>, budget: usize) -> Option<KvResult<'a>> {
+        match *op {
+            KvOp::Get { key } => Some(KvResult::Value(self.value(key))),
             KvOp::Scan {
                 prefix,
                 after,
                 limit,
-            } => then(self.scan(prefix, after, limit, budget)),
-            KvOp::Count { prefix } => then(KvResult::Count(
+            } => Some(self.scan(prefix, after, limit, budget)),
+            KvOp::Count { prefix } => Some(KvResult::Count(
                 self.with_prefix(prefix, None).count() as u64
             )),
+            _ => None,
         }
     }
 

@@ -116,6 +116,15 @@ fn details(index: usize, report: &StatusReport, text: &mut String) {
             .collect();
         let _ = writeln!(text, "  {index}: {program}: {}", counters.join(", "));
     }
+    if let Some(durable) = report.durable {
+        let (writes, syncs) = (report.driver.disk_writes, report.driver.disk_syncs);
+        let _ = writeln!(
+            text,
+            "  {index}: on disk up to op {durable}: {writes} writes, {syncs} syncs"
+        );
+    } else {
+        let _ = writeln!(text, "  {index}: log in {}", report.durability);
+    }
     let driver = &report.driver;
     let _ = writeln!(
         text,

@@ -436,3 +436,64 @@ fn the_queue_is_bounded() {
     let error = RequestError::QueueFull { waiting: 2 };
     assert_eq!(session.submit(NOW, 3, vec![], after(1)), Err(error));
 }
+
+fn submit_read(session: &mut Session, token: u64) {
+    session
+        .submit_read(NOW, token, vec![token as u8], after(1000))
+        .unwrap();
+}
+
+#[test]
+fn reads_have_numbers_of_their_own_and_take_no_place_in_the_window() {
+    const READ: u64 = RequestNumber::READS;
+    let mut session = session(3);
+    submit(&mut session, 1);
+    submit_read(&mut session, 2);
+    submit_read(&mut session, 3);
+    assert_eq!(sent(&mut session, NOW), [(0, 1), (0, READ), (0, READ + 1)]);
+    let done = answer(&mut session, 0, (0, READ + 1), ReplyRef::Done(b"r")).unwrap();
+    assert_eq!((done.token, done.result), (3, &b"r"[..]));
+    assert_eq!(
+        answer(&mut session, 0, (0, READ + 1), ReplyRef::Done(b"r")),
+        None
+    );
+    // Another primary: what is open goes there at once, reads too.
+    answer(&mut session, 0, (1, READ), ReplyRef::NotPrimary);
+    assert_eq!(sent(&mut session, NOW), [(1, 1), (1, READ)]);
+    answer(&mut session, 1, (1, READ), ReplyRef::NotRead);
+    assert_eq!(failures(&mut session), [(2, RequestError::NotRead)]);
+    let error = RequestError::NotRead;
+    assert!(!error.outcome_unknown());
+}
+
+#[test]
+fn an_unanswered_read_goes_to_all_and_ends_with_its_deadline() {
+    let mut session = session(3);
+    submit_read(&mut session, 1);
+    assert_eq!(sent(&mut session, NOW).len(), 1);
+    session.on_time(after(70));
+    assert_eq!(sent(&mut session, after(70)).len(), 1);
+    session.on_time(after(300));
+    assert_eq!(sent(&mut session, after(300)).len(), 3);
+    session.on_time(after(1000));
+    assert!(matches!(
+        failures(&mut session)[..],
+        [(1, RequestError::DeadlineUnknown { .. })]
+    ));
+    assert_eq!(session.deadline(), None);
+}
+
+#[test]
+fn reads_in_flight_are_bounded() {
+    let settings = Settings {
+        queue: 2,
+        ..Settings::new(3)
+    };
+    let mut session = Session::new(settings, 42);
+    submit_read(&mut session, 1);
+    submit_read(&mut session, 2);
+    let error = session
+        .submit_read(NOW, 3, vec![], after(1000))
+        .unwrap_err();
+    assert_eq!(error, RequestError::QueueFull { waiting: 2 });
+}

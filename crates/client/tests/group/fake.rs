@@ -184,6 +184,11 @@ impl State {
         if self.chance(self.trouble.busy) {
             return vec![(request, Reply::Busy { retry_after_ms: 2 })];
         }
+        if request.is_read() {
+            let result = self.machine.read(op);
+            let reply = result.map_or(Reply::NotRead, |bytes| Reply::Done(bytes.into()));
+            return vec![(request, reply)];
+        }
         if !self.sessions.contains_key(&client) && request != RequestNumber(1) {
             return vec![(request, Reply::NoSession)];
         }

@@ -7,6 +7,7 @@ use electrode_wire::admission::{Refusal, admit};
 use electrode_wire::{Packet, decode};
 
 use super::Driver;
+use crate::clock;
 use crate::error::RunError;
 use crate::fast_path::Armed;
 
@@ -34,6 +35,8 @@ impl<S: StateMachine> Driver<S> {
             return Ok(None);
         }
         self.counts.stored += 1;
+        // Read after the record: from now, not from before it was acknowledged, this replica is bound (rule 15).
+        self.now = clock::now();
         self.fast_path.last_stored = self.now;
         match decode(&self.record, &self.key) {
             Ok((_, Packet::Message(Message::Prepare(prepare)))) => Ok(Some(prepare)),
@@ -145,7 +148,9 @@ impl<S: StateMachine> Driver<S> {
         }
         let mut heard = Vec::new();
         dataplane.heard(&mut heard);
+        let to_boot = clock::monotonic_to_boot();
         for (from, at, op) in heard {
+            let at = at.plus(to_boot);
             self.step(Input::FastPath(FastPathEvent::Heard { from, at, op }))?;
         }
         Ok(())

@@ -96,6 +96,7 @@ impl<S: StateMachine> Driver<S> {
                 None => "memory",
             }
             .to_owned(),
+            read_leases: self.read_leases,
             durable: core.durable.map(|op| op.0),
             checkpoint: core.checkpoint.0,
             log_entries: core.log_entries,

@@ -1,18 +1,18 @@
 //! The log on a file system that forgets what wasn't synced: nothing that was durable is ever missing, nothing is ever
 //! made up, and damage is never taken for a torn write.
 
-use std::collections::BTreeMap;
-use std::io;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard};
+mod forgetful;
+
+use std::sync::Arc;
 
 use electrode_vr::{
     ClientId, Digest, Entry, GroupId, OpNumber, ReplicaId, RequestNumber, Stored, View, Write,
 };
 
 use super::disk_log::{DiskLog, Identity, write_checkpoint};
-use super::files::Files;
-use super::{DiskError, Found, Journal};
+use super::files::Files as _;
+use super::{DiskError, Journal};
+use forgetful::{Forgetful, Random};
 
 const IDENTITY: Identity = Identity {
     index: ReplicaId(1),
@@ -20,159 +20,8 @@ const IDENTITY: Identity = Identity {
 };
 const GROUP: GroupId = GroupId(7);
 
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 = self
-            .0
-            .wrapping_mul(0x5851_f42d_4c95_7f2d)
-            .wrapping_add(0x1405_7b7e_f767_814f);
-        usize::try_from(self.0 >> 33).unwrap() % limit.max(1)
-    }
-}
-
-/// One directory: what programs see, and what would be there after a power cut.
-#[derive(Clone, Debug, Default)]
-struct Forgetful(Arc<Mutex<Disk>>);
-
-#[derive(Debug, Default)]
-struct Disk {
-    seen: BTreeMap<String, Vec<u8>>,
-    /// Bytes of each file, whatever its name, as last synced.
-    synced: BTreeMap<String, Vec<u8>>,
-    /// Names as last synced.
-    names: Vec<String>,
-    /// Operations that still succeed.
-    left: Option<usize>,
-}
-
-impl Disk {
-    fn spend(&mut self) -> io::Result<()> {
-        match &mut self.left {
-            Some(0) => Err(io::ErrorKind::StorageFull.into()),
-            Some(left) => {
-                *left -= 1;
-                Ok(())
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// Files keep what was synced; of what was written since, a part may be there, wrong bytes included.
-    fn lose_power(&mut self, random: &mut Random) {
-        let mut after = BTreeMap::new();
-        for (name, seen) in &self.seen {
-            let kept = self.names.contains(name);
-            if !kept && random.below(2) == 0 {
-                continue;
-            }
-            let mut bytes = self.synced.get(name).cloned().unwrap_or_default();
-            if let Some(since) = seen.get(bytes.len()..) {
-                let mut since = since[..random.below(since.len() + 1)].to_vec();
-                if !since.is_empty() && random.below(2) == 0 {
-                    let at = random.below(since.len());
-                    since[at..].fill(0);
-                }
-                bytes.extend(since);
-            }
-            after.insert(name.clone(), bytes);
-        }
-        self.names = after.keys().cloned().collect();
-        self.synced = after.clone();
-        self.seen = after;
-        self.left = None;
-    }
-}
-
-impl Forgetful {
-    fn disk(&self) -> MutexGuard<'_, Disk> {
-        self.0.lock().unwrap()
-    }
-
-    fn open(&self) -> Result<(DiskLog<Forgetful>, Option<Found>), DiskError> {
-        DiskLog::open(self.clone(), IDENTITY)
-    }
-
-    fn last_log(&self) -> String {
-        let disk = self.disk();
-        let mut names = disk.seen.keys().filter(|name| name.starts_with("log-"));
-        names.next_back().unwrap().clone()
-    }
-}
-
-impl Files for Forgetful {
-    fn another(&self) -> Forgetful {
-        self.clone()
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        PathBuf::from("/disk").join(name)
-    }
-
-    fn list(&mut self) -> io::Result<Vec<String>> {
-        Ok(self.disk().seen.keys().cloned().collect())
-    }
-
-    fn read(&mut self, name: &str) -> io::Result<Vec<u8>> {
-        Ok(self.disk().seen[name].clone())
-    }
-
-    fn create(&mut self, name: &str) -> io::Result<()> {
-        let mut disk = self.disk();
-        disk.spend()?;
-        disk.seen.insert(name.to_owned(), Vec::new());
-        disk.synced.remove(name);
-        Ok(())
-    }
-
-    fn append(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let mut disk = self.disk();
-        disk.spend()?;
-        disk.seen.get_mut(name).unwrap().extend_from_slice(bytes);
-        Ok(())
-    }
-
-    fn truncate(&mut self, name: &str, length: u64) -> io::Result<()> {
-        let mut disk = self.disk();
-        disk.spend()?;
-        let length = usize::try_from(length).unwrap();
-        disk.seen.get_mut(name).unwrap().truncate(length);
-        Ok(())
-    }
-
-    fn sync(&mut self, name: &str) -> io::Result<()> {
-        let mut disk = self.disk();
-        disk.spend()?;
-        let bytes = disk.seen[name].clone();
-        disk.synced.insert(name.to_owned(), bytes);
-        Ok(())
-    }
-
-    fn sync_directory(&mut self) -> io::Result<()> {
-        let mut disk = self.disk();
-        disk.spend()?;
-        disk.names = disk.seen.keys().cloned().collect();
-        Ok(())
-    }
-
-    fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
-        let mut disk = self.disk();
-        disk.spend()?;
-        let bytes = disk.seen.remove(from).unwrap();
-        disk.seen.insert(to.to_owned(), bytes);
-        if let Some(bytes) = disk.synced.remove(from) {
-            disk.synced.insert(to.to_owned(), bytes);
-        }
-        Ok(())
-    }
-
-    fn remove(&mut self, name: &str) -> io::Result<()> {
-        let mut disk = self.disk();
-        disk.spend()?;
-        disk.seen.remove(name);
-        Ok(())
-    }
+fn open(files: &Forgetful) -> Result<(DiskLog<Forgetful>, Option<super::Found>), DiskError> {
+    DiskLog::open(files.clone(), IDENTITY)
 }
 
 /// Makes writes that follow each other, as a replica does. `Stored` computes the digests, on a copy.
@@ -262,7 +111,7 @@ fn place(stored: &Stored) -> Place {
 
 /// Writes, syncs and checkpoints at random; then the power goes, in the middle of a failing operation or not.
 fn life(files: &Forgetful, author: &mut Author, random: &mut Random) -> (Vec<Place>, Place) {
-    let (mut log, found) = files.open().expect("a torn tail is no damage");
+    let (mut log, found) = open(files).expect("a torn tail is no damage");
     if let Some(found) = found {
         author.stored = found.stored;
         author.view = author.stored.last_normal().0;
@@ -319,9 +168,7 @@ fn what_was_synced_survives_every_power_cut_and_nothing_is_made_up() {
         let mut author = Author::new();
         for _ in 0..6 {
             let (written, durable) = life(&files, &mut author, &mut random);
-            let (_, found) = files
-                .open()
-                .unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+            let (_, found) = open(&files).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
             let Some(found) = found else {
                 assert_eq!(durable.1, OpNumber(0), "seed {seed}: the log is gone");
                 continue;
@@ -343,7 +190,7 @@ fn damage_to_what_was_durable_is_told_from_a_torn_write() {
     let mut random = Random(5);
     let files = Forgetful::default();
     let mut author = Author::new();
-    let (mut log, _) = files.open().unwrap();
+    let (mut log, _) = open(&files).unwrap();
     let mut ends = Vec::new();
     for round in 0..4 {
         let write = if round == 0 {
@@ -361,7 +208,7 @@ fn damage_to_what_was_durable_is_told_from_a_torn_write() {
     // Any byte of all but the last write: a later record says that it was durable.
     for at in 0..ends[2] {
         files.disk().seen.get_mut(&name).unwrap()[at] ^= 0x10;
-        let error = files.open().map(|(_, found)| found.is_some()).unwrap_err();
+        let error = open(&files).map(|(_, found)| found.is_some()).unwrap_err();
         match error {
             DiskError::Damaged { path, offset, .. } => {
                 assert!(path.ends_with(&name), "{path:?}");
@@ -382,7 +229,7 @@ fn damage_to_what_was_durable_is_told_from_a_torn_write() {
             .disk()
             .seen
             .insert(name.clone(), good[..length].to_vec());
-        let (_, found) = files.open().unwrap();
+        let (_, found) = open(&files).unwrap();
         let torn = found.unwrap().torn_bytes;
         assert_eq!(torn, (length - ends[2]) as u64);
         assert_eq!(files.disk().seen[&name].len(), ends[2], "it is cut away");
@@ -394,7 +241,7 @@ fn a_missing_file_or_checkpoint_is_damage() {
     let mut random = Random(6);
     let files = Forgetful::default();
     let mut author = Author::new();
-    let (mut log, _) = files.open().unwrap();
+    let (mut log, _) = open(&files).unwrap();
     log.write(&author.enter(&mut random)).unwrap();
     let (op, write) = author.checkpoint();
     log.rotate().unwrap();
@@ -412,7 +259,7 @@ fn a_missing_file_or_checkpoint_is_damage() {
         ],
         "the file that the checkpoint covers is gone"
     );
-    let refused = || matches!(files.open(), Err(DiskError::Damaged { .. }));
+    let refused = || matches!(open(&files), Err(DiskError::Damaged { .. }));
     assert!(!refused());
     for name in [
         super::disk_log::checkpoint_name(op),
@@ -431,7 +278,7 @@ fn a_missing_file_or_checkpoint_is_damage() {
 #[test]
 fn a_log_of_another_replica_is_refused_by_name() {
     let files = Forgetful::default();
-    let (mut log, _) = files.open().unwrap();
+    let (mut log, _) = open(&files).unwrap();
     log.write(&Author::new().enter(&mut Random(1))).unwrap();
     log.sync().unwrap();
     let other = Identity {
@@ -481,7 +328,7 @@ fn the_thread_makes_appends_durable_in_order_and_few_syncs_serve_many() {
 #[test]
 fn a_full_disk_is_told_and_nothing_is_durable_after_it() {
     let files = Forgetful::default();
-    let (log, _) = files.open().unwrap();
+    let (log, _) = open(&files).unwrap();
     let mut journal = Journal::start(log).unwrap();
     let mut random = Random(4);
     let mut author = Author::new();

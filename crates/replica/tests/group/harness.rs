@@ -342,6 +342,7 @@ pub(crate) struct Client {
     replicas: Vec<SocketAddr>,
     session: ClientId,
     request: u64,
+    reads: u64,
     primary: usize,
 }
 
@@ -356,6 +357,7 @@ impl Client {
             replicas: group.addresses.clone(),
             session: ClientId(session),
             request: 0,
+            reads: 0,
             primary: 0,
         }
     }
@@ -380,6 +382,32 @@ impl Client {
             }
         }
         panic!("request {} wasn't done within {PATIENCE:?}", self.request);
+    }
+
+    /// Reads until the group has answered; returns the result.
+    #[track_caller]
+    pub(crate) fn read(&mut self, op: &[u8]) -> Vec<u8> {
+        let session = self.request;
+        self.request = RequestNumber::READS + self.reads;
+        self.reads += 1;
+        let give_up = Instant::now() + PATIENCE;
+        while Instant::now() < give_up {
+            match self.attempt(op) {
+                Ok(Reply::Done(result)) => {
+                    self.request = session;
+                    return result.to_vec();
+                }
+                Ok(Reply::NotPrimary) => {}
+                Ok(_) => thread::sleep(Duration::from_millis(5)),
+                Err(_) => self.primary = (self.primary + 1) % self.replicas.len(),
+            }
+        }
+        panic!("a read wasn't answered within {PATIENCE:?}");
+    }
+
+    /// The next attempt is a read with this number.
+    pub(crate) fn as_read(&mut self, number: u64) {
+        self.request = RequestNumber::READS + number;
     }
 
     /// Asks this replica until it answers anything; the answer.

@@ -7,6 +7,7 @@ use std::os::unix::net::UnixDatagram;
 use std::thread;
 use std::time::Duration;
 
+use electrode_apps::{KvOp, KvResult};
 use electrode_replica::Accelerate;
 use electrode_vr::Reply;
 use electrode_wire::Key;
@@ -296,4 +297,80 @@ fn sigterm_is_obeyed() {
     group.start_all();
     assert!(group.terminate(0));
     assert!(group.status(0).is_none());
+}
+
+/// A group whose primaries answer reads by their lease, with the key-value store.
+fn with_leases() -> Group {
+    let mut group = Group::idle(3, false);
+    for index in 0..3 {
+        group.thread(electrode_replica::Options {
+            app: electrode_replica::App::Kv,
+            read_leases: true,
+            ..group.options(index)
+        });
+    }
+    group.wait_normal();
+    group
+}
+
+#[test]
+fn reads_see_what_was_written_before_and_need_no_op_of_their_own_while_the_lease_holds() {
+    let group = with_leases();
+    let mut client = Client::new(&group, 1);
+    let get = KvOp::Get { key: b"key" }.encode();
+    for round in 0..200_u32 {
+        let value = round.to_le_bytes();
+        let put = KvOp::Put {
+            key: b"key",
+            value: &value,
+        };
+        client.call(&put.encode());
+        let result = client.read(&get);
+        let expected = KvResult::Value(Some(&value[..]));
+        assert_eq!(KvResult::decode(&result), Ok(expected));
+    }
+    // A busy machine may let some leases run out.
+    wait_until("some of 200 reads were answered by the lease", || {
+        group
+            .status(0)
+            .is_some_and(|report| report.op >= 200 && report.op < 400)
+    });
+    let refused = {
+        let op = KvOp::Delete { key: b"key" }.encode();
+        let mut reader = Client::new(&group, 2);
+        reader.as_read(7);
+        reader.answer(&op)
+    };
+    assert_eq!(refused, Reply::NotRead);
+}
+
+#[test]
+fn reads_after_a_change_of_primary_see_what_the_old_one_acknowledged() {
+    let mut group = with_leases();
+    let mut client = Client::new(&group, 1);
+    let get = KvOp::Get { key: b"key" }.encode();
+    for round in 0..3_u8 {
+        let put = KvOp::Put {
+            key: b"key",
+            value: &[round],
+        };
+        client.call(&put.encode());
+        let primary = (0..3)
+            .find(|index| {
+                group
+                    .status(*index)
+                    .is_some_and(|report| report.status == "normal" && report.role == "primary")
+            })
+            .expect("somebody leads");
+        group.kill(primary);
+        let value = [round];
+        let expected = KvResult::Value(Some(&value));
+        assert_eq!(KvResult::decode(&client.read(&get)), Ok(expected));
+        group.thread(electrode_replica::Options {
+            app: electrode_replica::App::Kv,
+            read_leases: true,
+            ..group.options(primary)
+        });
+        group.wait_normal();
+    }
 }

@@ -132,6 +132,10 @@ impl<S: StateMachine> Replica<S> {
 
     fn after_fence(&mut self, then: AfterFence, out: &mut Vec<Effect>) {
         match then {
+            // What the kernel had acknowledged binds this replica as its own acknowledgements do.
+            AfterFence::ChangeView { .. } | AfterFence::Join { .. } if self.is_bound() => {
+                self.arm(out);
+            }
             AfterFence::ChangeView { view, cause } => {
                 self.enter_view_change(view, out);
                 if let Some(cause) = cause {
@@ -207,6 +211,7 @@ impl<S: StateMachine> Replica<S> {
         let primary = self.view.primary(self.config.replicas);
         self.peers[primary.index()].heard = self.now;
         self.heard_primary();
+        self.bind();
         self.append_missing(prepare, out);
         self.learn_commit(commit, out);
     }

@@ -10,7 +10,7 @@ use super::requests::{Flight, Primary};
 use crate::MAX_REPLICAS;
 use crate::effect::{Effect, FastPathCommand, Note};
 use crate::ids::{OpNumber, ReplicaId, Time, View};
-use crate::message::{Message, Prepare};
+use crate::message::{Message, Prepare, Reply};
 use crate::state_machine::StateMachine;
 use crate::status::Status;
 
@@ -48,6 +48,7 @@ impl<S: StateMachine> Replica<S> {
             self.primary.flights.push_back(Flight {
                 first,
                 last,
+                first_sent: self.primary.first_sent(first, self.now),
                 sent: self.now,
             });
             if self.faults() == 0 {
@@ -237,7 +238,9 @@ impl<S: StateMachine> Replica<S> {
             .front()
             .is_some_and(|flight| flight.last <= self.commit)
         {
-            self.primary.flights.pop_front();
+            if let Some(decided) = self.primary.flights.pop_front() {
+                self.extend_lease(decided.first_sent);
+            }
         }
         self.primary.sent_to = self.primary.sent_to.max(self.commit);
     }
@@ -259,9 +262,14 @@ impl<S: StateMachine> Replica<S> {
                 .expect("the log has what isn't executed")
                 .clone();
             let machine = &mut self.machine;
-            let reply = self
-                .table
-                .execute(op, &entry, bounds, |bytes| machine.apply(bytes));
+            let reply = if entry.request.is_read() {
+                // Nobody needs it but the primary's client, and it isn't of a session.
+                let result = answers.then(|| machine.read(&entry.op)).flatten();
+                result.map_or(Reply::NotRead, |bytes| Reply::Done(bytes.into()))
+            } else {
+                self.table
+                    .execute(op, &entry, bounds, |bytes| machine.apply(bytes))
+            };
             self.commit = op;
             self.view_works();
             if answers {
@@ -380,6 +388,7 @@ impl<S: StateMachine> Replica<S> {
         let op = if transferred { last_op } else { op };
         // What isn't durable yet is acknowledged when it is.
         if op <= last_op {
+            self.bind();
             let to = view.primary(self.config.replicas);
             out.push(Effect::Send {
                 to,

@@ -21,6 +21,8 @@ use crate::status::Status;
 pub(super) struct Flight {
     pub(super) first: OpNumber,
     pub(super) last: OpNumber,
+    /// When it was sent first: what acknowledges it came later.
+    pub(super) first_sent: Time,
     /// When it was sent last.
     pub(super) sent: Time,
 }
@@ -29,7 +31,7 @@ pub(super) struct Flight {
 #[derive(Debug, Default)]
 pub(super) struct Primary {
     /// Requests that wait for the window; at most `queue`.
-    queue: VecDeque<Entry>,
+    pub(super) queue: VecDeque<Entry>,
     /// Requests that came before their predecessors; at most `queue`.
     held: BTreeMap<(ClientId, RequestNumber), Arc<[u8]>>,
     /// Per session the highest number in the queue or in the log above the commit number.
@@ -40,8 +42,13 @@ pub(super) struct Primary {
     pub(super) sent_to: OpNumber,
     /// When a Commit is due, unless a Prepare goes first.
     pub(super) heartbeat_at: Time,
+    /// Reads are answered from this replica's own state until then (rule 15).
+    pub(super) lease_until: Time,
     /// When this replica began to lead.
     pub(super) since: Time,
+    /// The log's last op then: backups acknowledged those ops when they heard of the view, perhaps before the ops were sent
+    /// again.
+    pub(super) inherited: OpNumber,
     /// No quorum shows signs of life: requests are turned away.
     pub(super) stepped_down: bool,
     /// When StartView is due again for those who haven't joined.
@@ -53,8 +60,18 @@ impl Primary {
     pub(super) fn starting(log: &Log, commit: OpNumber) -> Primary {
         Primary {
             pending: pending(log, commit),
+            inherited: log.op(),
             sent_to: commit,
             ..Primary::default()
+        }
+    }
+
+    /// Before this no backup acknowledged, in this view, the op that is being sent now.
+    pub(super) fn first_sent(&self, op: OpNumber, now: Time) -> Time {
+        if op <= self.inherited {
+            self.since
+        } else {
+            now
         }
     }
 
@@ -82,10 +99,11 @@ impl Primary {
 
     /// An entry was executed: its session's number isn't pending any more unless a higher one is.
     pub(super) fn forget_executed(&mut self, entry: &Entry) {
-        if self
-            .pending
-            .get(&entry.client)
-            .is_some_and(|highest| *highest <= entry.request)
+        if !entry.request.is_read()
+            && self
+                .pending
+                .get(&entry.client)
+                .is_some_and(|highest| *highest <= entry.request)
         {
             self.pending.remove(&entry.client);
         }
@@ -95,6 +113,7 @@ impl Primary {
 /// Per session the highest number in the log above the commit number.
 fn pending(log: &Log, commit: OpNumber) -> BTreeMap<ClientId, RequestNumber> {
     let logged = log.after(commit).into_iter();
+    let logged = logged.filter(|entry| !entry.request.is_read());
     logged.map(|entry| (entry.client, entry.request)).collect()
 }
 
@@ -116,6 +135,9 @@ impl<S: StateMachine> Replica<S> {
         if op.len() > limit {
             let limit = u32::try_from(limit).unwrap_or(u32::MAX);
             return self.reply(client, request, Reply::TooLarge { limit }, out);
+        }
+        if request.is_read() {
+            return self.on_read(client, request, op, out);
         }
         let executed = self.table.highest(client);
         let pending = self.primary.pending.get(&client).copied();
@@ -205,7 +227,12 @@ impl<S: StateMachine> Replica<S> {
         }
     }
 
-    fn reply_busy(&self, client: ClientId, request: RequestNumber, out: &mut Vec<Effect>) {
+    pub(super) fn reply_busy(
+        &self,
+        client: ClientId,
+        request: RequestNumber,
+        out: &mut Vec<Effect>,
+    ) {
         let ms = self.config.timing.resend / 1_000_000;
         let retry_after_ms = u32::try_from(ms.max(1)).unwrap_or(u32::MAX);
         self.reply(client, request, Reply::Busy { retry_after_ms }, out);

@@ -123,6 +123,9 @@ impl<S: StateMachine> Replica<S> {
         cause: Option<(ReplicaId, Message)>,
         out: &mut Vec<Effect>,
     ) {
+        if self.is_bound() {
+            return self.ignore_while_bound();
+        }
         let cause = cause.map(Box::new);
         self.fence(AfterFence::ChangeView { view, cause }, out);
     }
@@ -153,6 +156,9 @@ impl<S: StateMachine> Replica<S> {
         message: Message,
         out: &mut Vec<Effect>,
     ) {
+        if self.is_bound() {
+            return self.ignore_while_bound();
+        }
         self.fence(
             AfterFence::Join {
                 view,
@@ -422,7 +428,8 @@ impl<S: StateMachine> Replica<S> {
         self.append_early(out);
     }
 
-    pub(super) fn acknowledge_log(&self, out: &mut Vec<Effect>) {
+    pub(super) fn acknowledge_log(&mut self, out: &mut Vec<Effect>) {
+        self.bind();
         let (view, op) = (self.view, self.durable());
         let to = view.primary(self.config.replicas);
         out.push(Effect::Send {

@@ -116,7 +116,9 @@ impl Checks {
 
     /// A retry gets the same bytes.
     pub(crate) fn replied(&mut self, client: ClientId, request: RequestNumber, reply: &Reply) {
-        if let Reply::Done(bytes) = reply {
+        if let Reply::Done(bytes) = reply
+            && !request.is_read()
+        {
             let first = self
                 .replies
                 .entry((client, request))
@@ -135,6 +137,13 @@ impl Checks {
         self.latest = self.latest.max(place);
         assert_eq!(op[..8], reply[8..16], "the reply to another request");
         self.acknowledged.insert(key_of(op));
+    }
+
+    /// A read sees what was done before it was asked, whoever answers it, and nothing after it is before it.
+    pub(crate) fn read(&mut self, reply: &[u8], after: u64) {
+        let place = key_of(reply);
+        assert!(place >= after, "a read saw {place} when {after} was done");
+        self.latest = self.latest.max(place);
     }
 
     /// At the end: what a client was told is in every replica's state.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use electrode_vr::{ReplicaId, Reply, RequestNumber, View};
 
 use crate::checks::Checks;
+use crate::machine::READ;
 use crate::random::Random;
 use crate::world::MS;
 
@@ -25,6 +26,8 @@ pub(crate) struct Client {
     /// The highest view in an answer: older ones come from replicas that were left behind.
     view: View,
     next: u64,
+    next_read: u64,
+    reads: bool,
     pipeline: usize,
     open: BTreeMap<RequestNumber, Open>,
     pub(crate) done: u64,
@@ -33,13 +36,15 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(index: usize, replicas: usize, random: &mut Random) -> Client {
+    pub(crate) fn new(index: usize, replicas: usize, reads: bool, random: &mut Random) -> Client {
         Client {
             index: index as u64,
             replicas,
             guess: random.index(replicas),
             view: View(0),
             next: 1,
+            next_read: RequestNumber::READS,
+            reads,
             pipeline: 1 + random.index(4),
             open: BTreeMap::new(),
             done: 0,
@@ -85,6 +90,17 @@ impl Client {
     ) -> Vec<(ReplicaId, RequestNumber, Arc<[u8]>)> {
         let mut sent = Vec::new();
         while self.may_begin() && self.think_until <= now {
+            self.think_until = now + random.below(4 * MS);
+            if self.reads && random.chance(400) {
+                let open = Open {
+                    op: READ.to_le_bytes().as_slice().into(),
+                    again_at: now,
+                    after: checks.latest,
+                };
+                self.open.insert(RequestNumber(self.next_read), open);
+                self.next_read += 1;
+                continue;
+            }
             let mut op = ((self.index << 32) | self.next).to_le_bytes().to_vec();
             // Of a length that its number gives, so that two runs send the same.
             op.resize(8 + Random::new(self.next).index(40), 0);
@@ -95,7 +111,6 @@ impl Client {
             };
             self.open.insert(RequestNumber(self.next), open);
             self.next += 1;
-            self.think_until = now + random.below(4 * MS);
         }
         for (number, open) in &mut self.open {
             if open.again_at <= now {
@@ -127,6 +142,10 @@ impl Client {
             return;
         };
         match reply {
+            Reply::Done(bytes) if number.is_read() => {
+                checks.read(&bytes, open.after);
+                self.open.remove(&number);
+            }
             Reply::Done(bytes) => {
                 checks.acknowledged(&open.op, &bytes, open.after);
                 self.open.remove(&number);
@@ -137,6 +156,7 @@ impl Client {
                 open.again_at = now + u64::from(retry_after_ms) * MS;
             }
             Reply::NoSession => assert!(!newest, "no session is evicted in these runs"),
+            Reply::NotRead => panic!("reads are reads in these runs"),
             Reply::TooLarge { .. } => panic!("no op is too large in these runs"),
             Reply::Unavailable | Reply::NotPrimary => {}
         }

@@ -15,6 +15,9 @@ pub(crate) fn key_of(op: &[u8]) -> u64 {
     u64::from_le_bytes(op[..8].try_into().expect("ops here have 8 bytes or more"))
 }
 
+/// The op that asks how many were executed.
+pub(crate) const READ: u64 = u64::MAX;
+
 impl StateMachine for Ledger {
     fn apply(&mut self, op: &[u8]) -> Vec<u8> {
         let key = key_of(op);
@@ -28,6 +31,11 @@ impl StateMachine for Ledger {
         let mut reply = (self.executed.len() as u64).to_le_bytes().to_vec();
         reply.extend(key.to_le_bytes());
         reply
+    }
+
+    fn read(&self, op: &[u8]) -> Option<Vec<u8>> {
+        let executed = self.executed.len() as u64;
+        (key_of(op) == READ).then(|| executed.to_le_bytes().to_vec())
     }
 
     fn snapshot(&self) -> Vec<u8> {

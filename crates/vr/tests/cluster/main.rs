@@ -39,6 +39,8 @@ fn planned(seed: u64, fast_path: bool, disk: bool) -> Plan {
         fast_path,
         disk,
         clients: 2 + random.index(3),
+        reads: random.chance(500),
+        lease: [20 * MS, 90 * MS][random.index(2)],
         limits,
         loss: [0, 20, 120][usize::try_from(harsh).unwrap()],
         duplication: random.below(100),
@@ -207,6 +209,7 @@ fn quiet(seed: u64, fast_path: bool) -> World {
         duplication: 0,
         sudden_death: 0,
         plain: None,
+        lease: 20 * MS,
         ..plan(seed, fast_path)
     };
     let mut world = World::new(calm);
@@ -267,6 +270,7 @@ fn r7_the_same_order_of_ops_gives_the_same_log_with_and_without_the_fast_path() 
             sudden_death: 0,
             plain: None,
             clients: 1,
+            reads: false,
             ..plan(9, fast_path)
         };
         let mut world = World::new(one_client);

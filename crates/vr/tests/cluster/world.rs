@@ -27,6 +27,10 @@ pub(crate) struct Plan {
     /// The log is on disk, and nothing that was acknowledged may be lost whoever crashes.
     pub(crate) disk: bool,
     pub(crate) clients: usize,
+    /// Clients read, too, and primaries answer by their lease.
+    pub(crate) reads: bool,
+    /// Nanoseconds; the longer ones make view changes wait for them.
+    pub(crate) lease: u64,
     pub(crate) limits: Limits,
     /// Per mille of packets.
     pub(crate) loss: u64,
@@ -136,7 +140,7 @@ impl World {
             })
             .collect();
         let clients = (0..plan.clients)
-            .map(|i| Client::new(i, n, &mut random))
+            .map(|i| Client::new(i, n, plan.reads, &mut random))
             .collect();
         let mut world = World {
             random,
@@ -159,12 +163,13 @@ impl World {
         world
     }
 
-    pub(crate) fn timing() -> Timing {
+    fn timing(&self) -> Timing {
         Timing {
             heartbeat: 5 * MS,
             view_change: 40 * MS,
             resend: 5 * MS,
             retry: 10 * MS,
+            lease: self.plan.lease,
         }
     }
 
@@ -178,9 +183,10 @@ impl World {
         let config = Config {
             replicas: self.plan.replicas,
             index: id(node),
-            timing: World::timing(),
+            timing: self.timing(),
             limits: self.plan.limits.clone(),
             fast_path: self.plan.has_kernel(node),
+            lease_reads: self.plan.reads,
             durability: if self.plan.disk {
                 Durability::Disk
             } else {

@@ -141,7 +141,8 @@ impl Random {
 }
 
 /// Obeys the fast path's commands as a kernel that never stores anything.
-fn obey(bench: &mut Bench, mut effects: Vec<Effect>) {
+fn obey(bench: &mut Bench, mut effects: Vec<Effect>) -> Vec<Effect> {
+    let mut followed = Vec::new();
     let mut rounds = 0;
     while let Some(Effect::FastPath(command)) = effects.last() {
         effects = match command {
@@ -150,11 +151,29 @@ fn obey(bench: &mut Bench, mut effects: Vec<Effect>) {
                 bench.kernel(FastPathEvent::Fenced { last_op })
             }
             FastPathCommand::Claim { .. } => bench.kernel(FastPathEvent::Claimed),
-            FastPathCommand::Arm { .. } | FastPathCommand::OpenSlot { .. } => return,
+            FastPathCommand::Arm { .. } | FastPathCommand::OpenSlot { .. } => return followed,
         };
+        followed.extend(effects.iter().cloned());
         rounds += 1;
         assert!(rounds < 20, "it ends");
     }
+    followed
+}
+
+/// Takes the writes as a disk does: each follows the one before. The last append.
+fn write_all(disk: &mut electrode_vr::Stored, effects: &[Effect]) -> Option<(View, OpNumber)> {
+    let mut last = None;
+    for effect in effects {
+        let Effect::Write(write) = effect else {
+            continue;
+        };
+        if let electrode_vr::Write::Append { view, .. } = write {
+            last = Some(*view);
+        }
+        disk.apply(write.clone())
+            .expect("it follows what is stored");
+    }
+    last.map(|view| (view, disk.op()))
 }
 
 fn bombard(start: Start, fast_path: bool, seed: u64) {
@@ -162,8 +181,15 @@ fn bombard(start: Start, fast_path: bool, seed: u64) {
     let mut settings = config(3, (seed % 3) as u8);
     settings.fast_path = fast_path;
     settings.limits.checkpoint_ops = 3;
+    settings.timing.lease = [0, 40 * MS][(seed / 2 % 2) as usize];
+    settings.lease_reads = true;
+    if seed % 4 < 2 {
+        settings.durability = electrode_vr::Durability::Disk;
+    }
+    let mut disk = electrode_vr::Stored::empty();
     let mut bench = Bench::unstarted(settings, start);
-    bench.tick();
+    let first = bench.tick();
+    let _ = write_all(&mut disk, &first);
     for _ in 0..400 {
         let from = ReplicaId((random.next() % 5) as u8);
         let input = match random.next() % 12 {
@@ -191,7 +217,16 @@ fn bombard(start: Start, fast_path: bool, seed: u64) {
             },
         };
         let effects = bench.step(input);
-        obey(&mut bench, effects);
+        let (mut written, followed) = (write_all(&mut disk, &effects), obey(&mut bench, effects));
+        written = write_all(&mut disk, &followed).or(written);
+        if let Some((view, op)) = written.filter(|_| random.next() % 3 > 0) {
+            let effects = bench.step(Input::Persisted { view, op });
+            let written = write_all(&mut disk, &effects);
+            assert!(
+                written.is_none(),
+                "nothing is appended because something is durable"
+            );
+        }
         bench.now = bench.now.plus(random.next() % (30 * MS));
         let _ = (bench.shows(), bench.replica.deadline());
     }

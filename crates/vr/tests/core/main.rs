@@ -3,6 +3,7 @@
 mod durability;
 mod fast_path;
 mod garbage;
+mod lease;
 mod normal;
 mod recovery;
 mod requests;

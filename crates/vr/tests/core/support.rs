@@ -23,6 +23,10 @@ impl StateMachine for Tape {
         reply
     }
 
+    fn read(&self, op: &[u8]) -> Option<Vec<u8>> {
+        (op == b"?").then(|| vec![u8::try_from(self.0.len()).unwrap_or(u8::MAX)])
+    }
+
     fn snapshot(&self) -> Vec<u8> {
         self.0
             .iter()
@@ -62,6 +66,7 @@ pub(crate) fn config(replicas: usize, index: u8) -> Config {
             view_change: 150 * MS,
             resend: 10 * MS,
             retry: 50 * MS,
+            lease: 0,
         },
         limits: Limits {
             batch_ops: 4,
@@ -71,6 +76,7 @@ pub(crate) fn config(replicas: usize, index: u8) -> Config {
             ..Limits::default()
         },
         fast_path: false,
+        lease_reads: false,
         durability: electrode_vr::Durability::Memory,
     }
 }
