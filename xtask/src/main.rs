@@ -7,6 +7,7 @@ mod cargo;
 mod edges;
 mod tidy;
 mod tools;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -29,6 +30,7 @@ enum Task {
     Verify(Verify),
     Fix(Fix),
     Tidy(Tidy),
+    Vm(vm::Vm),
 }
 
 /// install what is missing, verify, build and run every test
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
         Task::Verify(_) => verify(),
         Task::Fix(_) => fix(),
         Task::Tidy(_) => tidy::check(),
+        Task::Vm(arguments) => vm::run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
