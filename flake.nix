@@ -81,7 +81,9 @@
         };
       });
 
-      checks = forAllSystems (pkgs: { package = package pkgs; });
+      checks = forAllSystems (pkgs: {
+        package = package pkgs;
+      });
 
       formatter = forAllSystems (pkgs: pkgs.nixfmt-rfc-style or pkgs.nixfmt);
     };

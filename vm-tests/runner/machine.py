@@ -290,4 +290,4 @@ class Machine:
             last = self.serial.read_text(errors="replace").splitlines()[-lines:]
         except OSError:
             return ""
-        return f"\nlast lines of {self.serial}:\n" + "\n".join(last)
+        return f"\nlast lines of {self.serial}:\n" + "\n".join(line[-300:] for line in last)

@@ -5,6 +5,7 @@
 
 mod cargo;
 mod edges;
+mod nix;
 mod tidy;
 mod tools;
 mod vm;
@@ -31,6 +32,7 @@ enum Task {
     Fix(Fix),
     Tidy(Tidy),
     Vm(vm::Vm),
+    Nix(nix::Nix),
 }
 
 /// install what is missing, verify, build and run every test
@@ -61,6 +63,7 @@ fn main() -> ExitCode {
         Task::Fix(_) => fix(),
         Task::Tidy(_) => tidy::check(),
         Task::Vm(arguments) => vm::run(&arguments),
+        Task::Nix(_) => nix::run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -102,6 +105,8 @@ fn test() -> Result<()> {
     serial.extend(["--", "--test-threads=1"]);
     Part::new("tests").cargo(&parallel)?;
     Part::new("tests one at a time").cargo(&serial)?;
+    Part::new("nix").run(nix::run)?;
+    Part::new("virtual machines").run(vm::run_all)?;
     // Last and short, so that what stands at the end is cargo's own summary; its seconds are in there.
     Part::new("tests in the documentation").last(&[&test[..], &["--workspace", "--doc"]].concat())
 }

@@ -59,6 +59,14 @@ pub(crate) fn missing_for_machines() -> Vec<&'static str> {
     missing()
 }
 
+/// Whether a command is here, after installing its package where that may be done.
+pub(crate) fn provided(command: &str, package: &str) -> bool {
+    if !present(command) && is_root() && present("apt-get") {
+        install(&[package]);
+    }
+    present(command)
+}
+
 /// Provides what can be provided; an error names what is still missing.
 pub(crate) fn provide() -> Result<()> {
     let missing = || TOOLS.iter().filter(|tool| !present(tool.command));
@@ -125,7 +133,7 @@ fn install(packages: &[&str]) {
 }
 
 /// Whether a command is found where commands are; `sbin` too, which a user's PATH may lack.
-fn present(command: &str) -> bool {
+pub(crate) fn present(command: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(["/usr/sbin".into(), "/sbin".into()])

@@ -108,6 +108,34 @@ pub(crate) fn run(arguments: &Vm) -> Result<()> {
     drive(&path, arguments.verbose)
 }
 
+/// Runs all scenarios on the kernels that they are meant for, as a part of the whole test. Where there is no QEMU, or a
+/// kernel can't be fetched, that is said by name, and the rest runs.
+pub(crate) fn run_all() -> Result<()> {
+    let missing = tools::missing_for_machines();
+    if !missing.is_empty() {
+        println!(
+            "SKIPPED: virtual machines: packages missing here: {}",
+            missing.join(", ")
+        );
+        return Ok(());
+    }
+    let folder = root().join("target/vm/kernels");
+    let mut kernels = Vec::new();
+    for kernel in KERNELS {
+        match kernel.provide(&folder) {
+            Ok(_) => kernels.push(kernel.name.to_owned()),
+            Err(error) => println!("SKIPPED: virtual machines on this kernel: {error:#}"),
+        }
+    }
+    if kernels.is_empty() {
+        return Ok(());
+    }
+    run(&Vm {
+        kernel: kernels,
+        ..Vm::default()
+    })
+}
+
 /// Runs the runner on a plan. It ends with us: the kernel sees to that.
 fn drive(plan: &Path, verbose: bool) -> Result<()> {
     let mut runner = Command::new("python3");
