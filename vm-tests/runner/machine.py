@@ -38,7 +38,7 @@ class Machine:
         if self._qemu is not None:
             if self._reset:
                 self._reset = False
-                self.succeed("for unit in /etc/units/*; do systemctl start $(basename $unit) || exit; done")
+                self.succeed("for unit in $(ls /etc/units); do systemctl start $unit || exit; done")
             return
         self._reset = False
         self._cable = self._switch.port()
