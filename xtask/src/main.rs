@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod cargo;
+mod deb;
 mod edges;
 mod nix;
 mod tidy;
@@ -33,6 +34,7 @@ enum Task {
     Tidy(Tidy),
     Vm(vm::Vm),
     Nix(nix::Nix),
+    Deb(deb::Deb),
 }
 
 /// install what is missing, verify, build and run every test
@@ -64,6 +66,7 @@ fn main() -> ExitCode {
         Task::Tidy(_) => tidy::check(),
         Task::Vm(arguments) => vm::run(&arguments),
         Task::Nix(_) => nix::run(),
+        Task::Deb(_) => deb::run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

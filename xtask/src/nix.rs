@@ -49,7 +49,36 @@ pub(crate) fn run() -> Result<()> {
     let cases: Value = serde_json::from_str(&text).context("the cases as JSON")?;
     let rendered = rendered(&cases)?;
     compare(&rendered)?;
-    units(&rendered, &binary)
+    let mut units_and_configs = rendered;
+    let debian = debian_unit(&units_and_configs["accelerated.service"])?;
+    units_and_configs.insert("electrode-debian.service".into(), debian);
+    units(&units_and_configs, &binary)
+}
+
+/// The unit of the Debian package, once it says what the module's says.
+fn debian_unit(module: &str) -> Result<String> {
+    let path = root().join("packaging/debian/electrode.service");
+    let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    if let Some(difference) = difference(&settings(module), &settings(&text)) {
+        bail!(
+            "{}: not what the module writes: {difference}",
+            path.display()
+        );
+    }
+    Ok(text)
+}
+
+/// What a unit says of its service, but for what is told to it.
+fn settings(unit: &str) -> String {
+    let own = ["ExecStart=", "LoadCredential=", "EnvironmentFile="];
+    let mut lines: Vec<&str> = unit
+        .lines()
+        .skip_while(|line| *line != "[Service]")
+        .take_while(|line| *line != "[Install]")
+        .filter(|line| !line.is_empty() && !own.iter().any(|start| line.starts_with(start)))
+        .collect();
+    lines.sort_unstable();
+    lines.join("\n")
 }
 
 /// Every Nix file, from the root of the repository.
@@ -232,6 +261,14 @@ mod tests {
         assert_eq!(found, "line 2 was `b` and is `c`");
         let found = difference("a\n", "").unwrap();
         assert_eq!(found, "line 1 was `a` and is `(end)`");
+    }
+
+    #[test]
+    fn settings_are_compared_whatever_their_order_and_without_what_is_told() {
+        let a = "[Unit]\nAfter=x\n[Service]\nExecStart=a\nUMask=1\nType=notify\n\n[Install]\nWantedBy=y\n";
+        let b = "[Service]\nType=notify\nUMask=1\nExecStart=b\nEnvironmentFile=c\n";
+        assert_eq!(settings(a), settings(b));
+        assert_ne!(settings(a), settings("[Service]\nUMask=1\n"));
     }
 
     #[test]
