@@ -9,7 +9,7 @@ mod service;
 mod starts;
 
 use electrode_replica::{App, Options, run};
-use electrode_vr::ReplicaId;
+use electrode_vr::{ReplicaId, Timing};
 
 /// Not a test of its own: other tests start this binary again to get replicas that they can kill and measure.
 #[test]
@@ -33,6 +33,7 @@ fn replica_in_a_process_of_its_own() {
         app: App::Null,
         accelerate,
         handle_signals: true,
+        timing: Timing::default().slower(harness::slowness()),
         ..Options::new(replicas, index, state_dir)
     };
     run(options).unwrap();
