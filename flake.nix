@@ -12,76 +12,81 @@
         "aarch64-linux"
       ];
       forAllSystems = f: lib.genAttrs systems (system: f nixpkgs.legacyPackages.${system});
-      version = (lib.importTOML ./Cargo.toml).workspace.package.version;
-      package =
-        pkgs:
-        pkgs.rustPlatform.buildRustPackage {
-          pname = "electrode";
-          inherit version;
-          src = lib.fileset.toSource {
-            root = ./.;
-            fileset = lib.fileset.unions [
-              ./Cargo.toml
-              ./Cargo.lock
-              ./config.txt
-              ./bpf-asm
-              ./crates
-              ./xtask
-            ];
-          };
-          cargoLock.lockFile = ./Cargo.lock;
-          cargoBuildFlags = [
-            "--package"
-            "electrode"
-          ];
-          # The tests load programs into the kernel and make network namespaces: they run outside the build's sandbox.
-          doCheck = false;
-          meta = {
-            description = "State-machine replication whose hot path runs in the Linux kernel";
-            license = with lib.licenses; [
-              mit
-              asl20
-            ];
-            mainProgram = "electrode";
-            platforms = lib.platforms.linux;
-          };
-        };
+      modules = {
+        electrode = import ./nixos-modules/electrode.nix self;
+        bench-client = import ./nixos-modules/bench-client.nix self;
+      };
+      images = import ./nix/images.nix { inherit lib nixpkgs self; };
     in
     {
-      packages = forAllSystems (pkgs: {
-        default = package pkgs;
-        electrode = package pkgs;
-      });
+      packages = forAllSystems (
+        pkgs:
+        let
+          electrode = pkgs.callPackage ./nix/package.nix { };
+          image = name: images.${pkgs.stdenv.hostPlatform.system}.${name};
+        in
+        {
+          default = electrode;
+          inherit electrode;
+          bpf-objects = pkgs.callPackage ./nix/bpf-objects.nix { inherit electrode; };
+          oci-image = pkgs.callPackage ./nix/oci-image.nix { inherit electrode; };
+          image-qcow2 = image "qcow2";
+          image-raw = image "raw";
+          image-iso = image "iso";
+        }
+      );
 
-      overlays.default = final: _prev: { electrode = package final; };
+      overlays.default = final: _prev: { electrode = final.callPackage ./nix/package.nix { }; };
 
-      apps = forAllSystems (pkgs: {
-        default = {
-          type = "app";
-          program = lib.getExe (package pkgs);
-        };
-      });
+      apps = forAllSystems (
+        pkgs:
+        let
+          package = self.packages.${pkgs.stdenv.hostPlatform.system}.electrode;
+          app = program: {
+            type = "app";
+            program = "${program}";
+          };
+          # A subcommand as an app of its own; what follows `--` is its arguments.
+          subcommand =
+            name:
+            pkgs.writeShellScript "electrode-${name}" ''
+              export PATH=${lib.makeBinPath [ pkgs.iproute2 ]}:$PATH
+              exec ${lib.getExe package} ${name} "$@"
+            '';
+        in
+        {
+          default = app (lib.getExe package);
+          electrode = app (lib.getExe package);
+          demo = app (subcommand "demo");
+          bench = app (subcommand "bench");
+        }
+      );
 
-      nixosModules = {
-        default = import ./nixos-modules/electrode.nix self;
-        electrode = import ./nixos-modules/electrode.nix self;
+      nixosModules = modules // {
+        default = modules.electrode;
       };
+
+      nixosConfigurations = import ./nix/hosts.nix { inherit lib self; };
 
       devShells = forAllSystems (pkgs: {
         default = pkgs.mkShell {
-          packages = with pkgs; [
-            cargo
-            clippy
-            rustc
-            rustfmt
-            bpftools
-            iproute2
-            qemu
+          packages = [
+            pkgs.cargo
+            pkgs.clippy
+            pkgs.rustc
+            pkgs.rustfmt
+            pkgs.bpftools
+            pkgs.deadnix
+            pkgs.ethtool
+            pkgs.iproute2
+            pkgs.python3
+            pkgs.qemu
+            self.formatter.${pkgs.stdenv.hostPlatform.system}
           ];
         };
       });
 
-      checks = forAllSystems (pkgs: { package = package pkgs; });
+      checks = forAllSystems (pkgs: import ./nix/checks.nix { inherit lib pkgs self; });
 
       formatter = forAllSystems (pkgs: pkgs.nixfmt-rfc-style or pkgs.nixfmt);
     };

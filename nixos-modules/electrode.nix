@@ -28,7 +28,25 @@ let
         ${lib.getExe cfg.package} check --config "$textPath"
         cp "$textPath" "$out"
       '';
-  accelerated = cfg.acceleration != "none";
+  listed = builtins.isList cfg.acceleration;
+  accelerated = cfg.acceleration != "none" && cfg.acceleration != [ ];
+  insisted = listed || cfg.acceleration == "all";
+  # The word that the command takes.
+  acceleration =
+    if !listed then
+      cfg.acceleration
+    else if accelerated then
+      lib.concatStringsSep "," cfg.acceleration
+    else
+      "none";
+  # The kernel that the machine will run; programs need 64-bit atomics and are tested from 5.15 on.
+  kernel = config.boot.kernelPackages.kernel.version;
+  oldKernel = lib.versionOlder kernel "5.15";
+  programs = lib.types.enum [
+    "broadcast"
+    "prepare"
+    "prepare-ok"
+  ];
   capabilities = lib.optionals accelerated [
     "CAP_BPF"
     "CAP_NET_ADMIN"
@@ -80,10 +98,29 @@ in
     };
 
     acceleration = lib.mkOption {
-      type = lib.types.str;
+      type = lib.types.either (lib.types.enum [
+        "auto"
+        "none"
+        "all"
+      ]) (lib.types.listOf programs);
       default = "auto";
-      example = "broadcast,prepare";
-      description = "`auto`, `none`, `all`, or a list of `broadcast`, `prepare`, `prepare-ok`.";
+      example = [
+        "broadcast"
+        "prepare"
+      ];
+      description = ''
+        `auto`: the whole fast path where it is possible, else user space with a warning. `none`: user space. `all`, or a
+        list of `broadcast`, `prepare` and `prepare-ok`: what prevents it keeps the replica from starting.
+      '';
+    };
+
+    durability = lib.mkOption {
+      type = lib.types.enum [
+        "memory"
+        "disk"
+      ];
+      default = "memory";
+      description = "`memory`: a replica that restarts recovers from the others; `disk`: from its log, where the package knows that.";
     };
 
     application = lib.mkOption {
@@ -93,6 +130,18 @@ in
       ];
       default = "kv";
       description = "The state machine that is replicated.";
+    };
+
+    stateDirectory = lib.mkOption {
+      type = lib.types.strMatching "[a-zA-Z0-9_-]+(/[a-zA-Z0-9_-]+)*";
+      default = "electrode";
+      description = "Where the promised view and the group's name are kept, below `/var/lib`.";
+    };
+
+    timeoutFactor = lib.mkOption {
+      type = lib.types.ints.between 1 100;
+      default = 1;
+      description = "Multiplies the protocol's time-outs, for slow machines and long distances; the same on all replicas.";
     };
 
     metrics = lib.mkOption {
@@ -132,10 +181,28 @@ in
         message = "services.electrode.index: ${toString cfg.index} is not one of the ${toString count} replicas (counted from 0).";
       }
       {
-        assertion = lib.allUnique (map (replica: "${host replica.address}:${toString replica.port}") cfg.replicas);
+        assertion = lib.allUnique (
+          map (replica: "${host replica.address}:${toString replica.port}") cfg.replicas
+        );
         message = "services.electrode.replicas: two replicas have the same address and port.";
       }
+      {
+        assertion = !insisted || !accelerated || cfg.interface != null;
+        message = "services.electrode.interface: name the interface to accelerate, since acceleration is demanded (or set acceleration to \"auto\").";
+      }
+      {
+        assertion = !insisted || !accelerated || !oldKernel;
+        message = "services.electrode.acceleration: demanded, but Linux ${kernel} is older than 5.15; set boot.kernelPackages to a newer one, or acceleration to \"auto\".";
+      }
     ];
+
+    warnings = lib.optional (
+      cfg.acceleration == "auto" && oldKernel
+    ) "services.electrode: Linux ${kernel} is older than 5.15, so the replica runs in user space only.";
+
+    # Commands on this machine find the group's configuration here.
+    environment.etc."electrode/config.txt".source = configFile;
+    environment.systemPackages = [ cfg.package ];
 
     networking.firewall.allowedUDPPorts = lib.mkIf cfg.openFirewall [
       (builtins.elemAt cfg.replicas cfg.index).port
@@ -155,13 +222,17 @@ in
             "--config"
             configFile
             "--index"
-            cfg.index
+            (toString cfg.index)
             "--accelerate"
-            cfg.acceleration
+            acceleration
             "--app"
             cfg.application
             "--state-dir"
-            "/var/lib/electrode"
+            "/var/lib/${cfg.stateDirectory}"
+            "--durability"
+            cfg.durability
+            "--timeout-factor"
+            (toString cfg.timeoutFactor)
           ]
           ++ lib.optionals (cfg.interface != null) [
             "--interface"
@@ -179,9 +250,11 @@ in
         );
         LoadCredential = lib.optional (cfg.groupKeyFile != null) "group-key:${cfg.groupKeyFile}";
         Restart = "always";
+        # An exit by usage or configuration can't be mended by another start.
+        RestartPreventExitStatus = 2;
         RestartSec = 1;
         DynamicUser = true;
-        StateDirectory = "electrode";
+        StateDirectory = cfg.stateDirectory;
         StateDirectoryMode = "0700";
         AmbientCapabilities = capabilities;
         CapabilityBoundingSet = if accelerated then capabilities else [ "" ];
@@ -217,12 +290,17 @@ in
           "@system-service"
           "~@privileged"
           "~@resources"
+          "~@debug"
         ]
         ++ lib.optionals accelerated [
           "bpf"
           "perf_event_open"
         ];
+        SystemCallErrorNumber = "EPERM";
         UMask = "0077";
+        DevicePolicy = "closed";
+        KeyringMode = "private";
+        NotifyAccess = "main";
       };
     };
   };

@@ -4,9 +4,12 @@
 #![forbid(unsafe_code)]
 
 mod cargo;
+mod deb;
 mod edges;
+mod nix;
 mod tidy;
 mod tools;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -29,6 +32,9 @@ enum Task {
     Verify(Verify),
     Fix(Fix),
     Tidy(Tidy),
+    Vm(vm::Vm),
+    Nix(nix::Nix),
+    Deb(deb::Deb),
 }
 
 /// install what is missing, verify, build and run every test
@@ -58,6 +64,9 @@ fn main() -> ExitCode {
         Task::Verify(_) => verify(),
         Task::Fix(_) => fix(),
         Task::Tidy(_) => tidy::check(),
+        Task::Vm(arguments) => vm::run(&arguments),
+        Task::Nix(_) => nix::run(),
+        Task::Deb(_) => deb::run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -99,6 +108,8 @@ fn test() -> Result<()> {
     serial.extend(["--", "--test-threads=1"]);
     Part::new("tests").cargo(&parallel)?;
     Part::new("tests one at a time").cargo(&serial)?;
+    Part::new("nix").run(nix::run)?;
+    Part::new("virtual machines").run(vm::run_all)?;
     // Last and short, so that what stands at the end is cargo's own summary; its seconds are in there.
     Part::new("tests in the documentation").last(&[&test[..], &["--workspace", "--doc"]].concat())
 }

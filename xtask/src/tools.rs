@@ -28,23 +28,51 @@ const TOOLS: &[Tool] = &[
     },
 ];
 
+/// What virtual machines need.
+const MACHINE_TOOLS: &[(&str, &str)] = &[
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("busybox", "busybox-static"),
+    ("python3", "python3"),
+    ("bash", "bash"),
+    ("ip", "iproute2"),
+    ("tc", "iproute2"),
+    ("xz", "xz-utils"),
+    ("mke2fs", "e2fsprogs"),
+    ("apt-get", "apt"),
+    ("dpkg-deb", "dpkg"),
+];
+
+/// The packages that virtual machines still miss here, after installing what may be installed.
+pub(crate) fn missing_for_machines() -> Vec<&'static str> {
+    let missing = || {
+        let absent = MACHINE_TOOLS
+            .iter()
+            .filter(|(command, _)| !present(command));
+        let mut packages: Vec<_> = absent.map(|(_, package)| *package).collect();
+        packages.dedup();
+        packages
+    };
+    let packages = missing();
+    if !packages.is_empty() && is_root() && present("apt-get") {
+        install(&packages);
+    }
+    missing()
+}
+
+/// Whether a command is here, after installing its package where that may be done.
+pub(crate) fn provided(command: &str, package: &str) -> bool {
+    if !present(command) && is_root() && present("apt-get") {
+        install(&[package]);
+    }
+    present(command)
+}
+
 /// Provides what can be provided; an error names what is still missing.
 pub(crate) fn provide() -> Result<()> {
     let missing = || TOOLS.iter().filter(|tool| !present(tool.command));
     if missing().next().is_some() && is_root() && present("apt-get") {
-        // Lists may never have been fetched on a fresh machine. What fails here shows below, by what is still missing.
-        quietly("apt-get", &["update", "-qq"]);
-        for tool in missing() {
-            println!("installing {}", tool.package);
-            let install = [
-                "install",
-                "-y",
-                "-qq",
-                "--no-install-recommends",
-                tool.package,
-            ];
-            quietly("apt-get", &install);
-        }
+        let packages: Vec<_> = missing().map(|tool| tool.package).collect();
+        install(&packages);
     }
     for component in ["fmt", "clippy"] {
         let works = cargo().args([component, "--version"]).output();
@@ -83,8 +111,29 @@ pub(crate) fn provide() -> Result<()> {
     Ok(())
 }
 
+/// Installs packages one by one, so that one that doesn't exist keeps no other away. What fails here shows afterwards, by
+/// what is still missing.
+fn install(packages: &[&str]) {
+    // Lists may never have been fetched on a fresh machine.
+    quietly("apt-get", &["update", "-qq"]);
+    for package in packages {
+        println!("installing {package}");
+        let install = [
+            // Another installation may be under way.
+            "-o",
+            "DPkg::Lock::Timeout=120",
+            "install",
+            "-y",
+            "-qq",
+            "--no-install-recommends",
+            package,
+        ];
+        quietly("apt-get", &install);
+    }
+}
+
 /// Whether a command is found where commands are; `sbin` too, which a user's PATH may lack.
-fn present(command: &str) -> bool {
+pub(crate) fn present(command: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(["/usr/sbin".into(), "/sbin".into()])

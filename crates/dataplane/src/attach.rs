@@ -258,7 +258,7 @@ impl Loaded {
                 // What a killed process left there is harmless (its maps say "fenced" to nobody), but it would make copies.
                 if let Err(error) =
                     tc::qdisc_detach_program(interface, TcAttachType::Egress, "broadcast")
-                    && !is(&error, nix::errno::Errno::ENOENT)
+                    && !is_absent(&error)
                 {
                     return Err(refused(format!(
                         "a filter left by an earlier process can't be removed: {error}"
@@ -338,6 +338,13 @@ pub(crate) fn is_occupied(error: &ProgramError) -> bool {
     is(error, nix::errno::Errno::EBUSY) || is(error, nix::errno::Errno::EEXIST)
 }
 
+/// Whether there was no such filter. aya says so itself after it has looked through them, by the error's kind alone; its
+/// errors show the one inside as themselves, so that it isn't among their sources.
+fn is_absent(error: &tc::TcError) -> bool {
+    matches!(error, tc::TcError::IoError(inside) if inside.kind() == io::ErrorKind::NotFound)
+        || is(error, nix::errno::Errno::ENOENT)
+}
+
 /// Whether the error comes from this error number.
 fn is(error: &(dyn std::error::Error + 'static), code: nix::errno::Errno) -> bool {
     let mut source = Some(error);
@@ -376,4 +383,20 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_that_is_not_there_is_no_obstacle_whoever_says_so() {
+        let kernel = io::Error::from_raw_os_error(nix::errno::Errno::ENOENT as i32);
+        assert!(is_absent(&kernel.into()));
+        // What aya says after it has looked through the filters of a fresh clsact qdisc, before Linux 6.6.
+        let aya = io::Error::new(io::ErrorKind::NotFound, "broadcast");
+        assert!(is_absent(&aya.into()));
+        let busy = io::Error::from_raw_os_error(nix::errno::Errno::EBUSY as i32);
+        assert!(!is_absent(&busy.into()));
+    }
 }

@@ -71,6 +71,7 @@ impl Timing {
             view_change: self.view_change.saturating_mul(factor),
             resend: self.resend.saturating_mul(factor),
             retry: self.retry.saturating_mul(factor),
+            lease: self.lease.saturating_mul(factor),
         }
     }
 }

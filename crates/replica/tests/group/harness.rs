@@ -22,14 +22,26 @@ use tempfile::TempDir;
 pub(crate) const CHILD: &str = "ELECTRODE_TEST_REPLICA";
 
 /// The longest that anything in these tests may take: a debug build assembles and loads the programs in seconds.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+fn patience() -> Duration {
+    Duration::from_secs(60) * slowness()
+}
+
+/// How much slower than a real machine this one is: an emulated one says so in its environment.
+pub(crate) fn slowness() -> u32 {
+    let told = std::env::var("ELECTRODE_TEST_SLOWNESS");
+    told.map_or(1, |factor| factor.parse().expect("a number"))
+}
 
 /// Waits until `condition` holds.
 #[track_caller]
 pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let give_up = Instant::now() + PATIENCE;
+    let give_up = Instant::now() + patience();
     while !condition() {
-        assert!(Instant::now() < give_up, "{what}: not within {PATIENCE:?}");
+        assert!(
+            Instant::now() < give_up,
+            "{what}: not within {:?}",
+            patience()
+        );
         thread::sleep(Duration::from_millis(10));
     }
 }
@@ -372,7 +384,7 @@ impl Client {
     #[track_caller]
     pub(crate) fn call(&mut self, op: &[u8]) -> Vec<u8> {
         self.request += 1;
-        let give_up = Instant::now() + PATIENCE;
+        let give_up = Instant::now() + patience();
         while Instant::now() < give_up {
             match self.attempt(op) {
                 Ok(Reply::Done(result)) => return result.to_vec(),
@@ -381,7 +393,11 @@ impl Client {
                 Err(_) => self.primary = (self.primary + 1) % self.replicas.len(),
             }
         }
-        panic!("request {} wasn't done within {PATIENCE:?}", self.request);
+        panic!(
+            "request {} wasn't done within {:?}",
+            self.request,
+            patience()
+        );
     }
 
     /// Reads until the group has answered; returns the result.
@@ -412,7 +428,7 @@ impl Client {
 
     /// Asks this replica until it answers anything; the answer.
     pub(crate) fn answer(&mut self, op: &[u8]) -> Reply {
-        let give_up = Instant::now() + PATIENCE;
+        let give_up = Instant::now() + patience();
         loop {
             match self.attempt(op) {
                 Ok(reply) => return reply,

@@ -10,7 +10,7 @@ mod service;
 mod starts;
 
 use electrode_replica::{App, Options, run};
-use electrode_vr::{Durability, Limits, ReplicaId};
+use electrode_vr::{Durability, Limits, ReplicaId, Timing};
 
 /// Not a test of its own: other tests start this binary again to get replicas that they can kill and measure.
 #[test]
@@ -45,6 +45,7 @@ fn replica_in_a_process_of_its_own() {
         durability,
         limits,
         handle_signals: true,
+        timing: Timing::default().slower(harness::slowness()),
         ..Options::new(replicas, index, state_dir)
     };
     run(options).unwrap();
