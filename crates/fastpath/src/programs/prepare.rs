@@ -6,6 +6,7 @@ use bpf_asm::builder::{
 };
 use bpf_asm::field;
 use bpf_asm::program::Program;
+use electrode_vr::mutations::{Mutation, active};
 use electrode_wire::header::{
     ENTRY_HEADER_BYTES, EntryHeader, HEADER_BYTES, Header, Kind as Message,
 };
@@ -62,8 +63,12 @@ pub(super) fn build() -> Result<Program, BuildError> {
                 index: block.load(field!(Block, index)),
                 answers: (block.load(field!(Block, flags)) & FLAG_ANSWER).ne(0u64),
             };
-            let fenced = block.load(field!(Block, generation)).ne(generation)
-                | (block.load(field!(Block, flags)) & FLAG_STORE).eq(0u64);
+            let fenced = if active(Mutation::KernelTakesFenced) {
+                block.load(field!(Block, replicas)).eq(0u32)
+            } else {
+                block.load(field!(Block, generation)).ne(generation)
+                    | (block.load(field!(Block, flags)) & FLAG_STORE).eq(0u64)
+            };
             f.if_rare(fenced, || {
                 leave(f, field!(Counters, prepare_fenced), XDP_PASS)
             });
@@ -81,11 +86,18 @@ pub(super) fn build() -> Result<Program, BuildError> {
 
             // Step 2.
             let view = number(header, field!(Header, view));
-            f.if_rare(view.gt(copied.view), || {
-                leave(f, field!(Counters, prepare_newer), XDP_PASS)
-            });
-            f.if_rare(view.lt(copied.view), || older_view(f, shared));
-            f.if_rare(sender.ne(primary), bad_index);
+            if !active(Mutation::KernelTakesNewerView) {
+                f.if_rare(view.gt(copied.view), || {
+                    leave(f, field!(Counters, prepare_newer), XDP_PASS)
+                });
+            }
+            if !active(Mutation::KernelTakesOlderView) {
+                f.if_rare(view.lt(copied.view), || older_view(f, shared));
+            }
+            // The primary of another view is another replica: who takes those can't ask for this one.
+            if !active(Mutation::KernelTakesNewerView) && !active(Mutation::KernelTakesOlderView) {
+                f.if_rare(sender.ne(primary), bad_index);
+            }
 
             let first = number(header, field!(Header, first));
             let last = number(header, field!(Header, op));
@@ -103,9 +115,11 @@ pub(super) fn build() -> Result<Program, BuildError> {
 
             let claimed = number(header, field!(Header, check));
             let check = check_of(f, &parsed, copied.key);
-            f.if_rare(claimed.ne(check), || {
-                leave(f, field!(Counters, prepare_check), XDP_DROP)
-            });
+            if !active(Mutation::KernelTakesDamaged) {
+                f.if_rare(claimed.ne(check), || {
+                    leave(f, field!(Counters, prepare_check), XDP_DROP)
+                });
+            }
             walk_entries(f, &parsed, last - first + 1u64);
 
             // What the answer needs, now that the packet is known to be the primary's.
@@ -120,17 +134,21 @@ pub(super) fn build() -> Result<Program, BuildError> {
             f.if_(last.le(last_op), || {
                 super::count(f, field!(Counters, prepare_duplicate));
                 let same = (ordered_tail(shared) >> u64::from(OP_BITS)).eq(generation);
-                f.if_rare(!(same & copied.answers), || {
-                    leave(f, field!(Counters, prepare_fenced), XDP_PASS)
-                });
+                if !active(Mutation::DuplicateWithoutSecondLook) {
+                    f.if_rare(!(same & copied.answers), || {
+                        leave(f, field!(Counters, prepare_fenced), XDP_PASS)
+                    });
+                }
                 newest.set(last_op);
                 done.set(1u32);
                 retry.break_();
             });
             // Step 4.
-            f.if_rare(first.gt(last_op + 1u64), || {
-                leave(f, field!(Counters, prepare_gap), XDP_PASS)
-            });
+            if !active(Mutation::KernelTakesGap) {
+                f.if_rare(first.gt(last_op + 1u64), || {
+                    leave(f, field!(Counters, prepare_gap), XDP_PASS)
+                });
+            }
 
             // Steps 5 and 6, by the size of the message.
             let new_tail = (generation << u64::from(OP_BITS)) | last;
@@ -245,8 +263,12 @@ fn store<'f, const WORDS: usize>(
     new_tail: Val<'f, u64>,
     stored: Var<'f, u32>,
 ) {
-    let record: Record<'f, RingRecord<WORDS>> =
-        RING.reserve(f, || leave(f, field!(Counters, prepare_full), XDP_PASS));
+    let record: Record<'f, RingRecord<WORDS>> = RING.reserve(f, || {
+        if active(Mutation::AckBeforeStore) {
+            shared.compare_exchange(field!(Shared, tail), tail, new_tail);
+        }
+        leave(f, field!(Counters, prepare_full), XDP_PASS);
+    });
     let front = record.ptr().at(field!(RingRecord<WORDS>, header));
     front.store(field!(RecordHeader, generation), tail >> u64::from(OP_BITS));
     front.store(field!(RecordHeader, length), parsed.payload);
@@ -264,6 +286,12 @@ fn store<'f, const WORDS: usize>(
         words.index(word, short).write(from.read());
         at.set(at.get() + 8u64);
     });
+    let (tail, new_tail) = if active(Mutation::StaleGenerationAccepted) {
+        let now = ordered_tail(shared);
+        (now, (now & !OP_MASK) | (new_tail & OP_MASK))
+    } else {
+        (tail, new_tail)
+    };
     let old = shared.compare_exchange(field!(Shared, tail), tail, new_tail);
     f.if_else(
         old.eq(tail),
@@ -276,7 +304,13 @@ fn store<'f, const WORDS: usize>(
             record.submit(flags);
             stored.set(1u32);
         },
-        || record.discard(BPF_RB_NO_WAKEUP),
+        || {
+            if active(Mutation::LostRaceSubmitted) {
+                record.submit(BPF_RB_NO_WAKEUP);
+            } else {
+                record.discard(BPF_RB_NO_WAKEUP);
+            }
+        },
     );
 }
 
@@ -313,6 +347,9 @@ fn answer<'f>(
     header.store(field!(Header, sender), index.cast::<u8>());
     header.store(field!(Header, flags), 0u8);
     set(f, header, field!(Header, first), newest);
+    if active(Mutation::KernelAnswersNewestOnly) {
+        set(f, header, field!(Header, op), newest);
+    }
     set(f, header, field!(Header, commit), 0u64);
     set(f, header, field!(Header, client), 0u64);
     set(f, header, field!(Header, request), 0u64);

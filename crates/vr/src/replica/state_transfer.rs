@@ -14,6 +14,7 @@ use super::normal::well_formed;
 use crate::effect::{Effect, Note};
 use crate::ids::{Digest, Nonce, OpNumber, ReplicaId, Time, View};
 use crate::message::{Entry, Message, Prepare};
+use crate::mutations::{Mutation, active};
 use crate::state_machine::StateMachine;
 use crate::status::Status;
 
@@ -85,6 +86,9 @@ impl<S: StateMachine> Replica<S> {
     ) {
         let retry = self.config.timing.retry;
         let catches_up = purpose == Purpose::CatchUp;
+        if active(Mutation::TruncationOnRequest) && !catches_up {
+            self.log.truncate(self.commit);
+        }
         let end = if catches_up {
             self.log.op()
         } else {
@@ -414,7 +418,9 @@ impl<S: StateMachine> Replica<S> {
                 transfer.base >= self.commit,
                 "what is committed is never replaced"
             );
-            self.log.truncate(transfer.base);
+            if !active(Mutation::SuffixNotReplaced) {
+                self.log.truncate(transfer.base);
+            }
         }
         for entry in transfer.staged {
             self.log.append(entry);
