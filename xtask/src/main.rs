@@ -5,6 +5,7 @@
 
 mod cargo;
 mod edges;
+mod sim;
 mod tidy;
 mod tools;
 
@@ -29,6 +30,7 @@ enum Task {
     Verify(Verify),
     Fix(Fix),
     Tidy(Tidy),
+    Sim(Sim),
 }
 
 /// install what is missing, verify, build and run every test
@@ -51,14 +53,28 @@ struct Fix {}
 #[argh(subcommand, name = "tidy")]
 struct Tidy {}
 
+/// run the simulator: --seeds N, --seed S --trace, --hours N, --mutations, --speed (more: cargo xtask sim --help)
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "sim")]
+struct Sim {}
+
 fn main() -> ExitCode {
+    // The simulator reads its own arguments.
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == "sim") {
+        return exit(sim::run(&arguments.collect::<Vec<_>>()));
+    }
     let Xtask { task } = argh::from_env();
-    let done = match task {
+    exit(match task {
         Task::Test(_) => test(),
         Task::Verify(_) => verify(),
         Task::Fix(_) => fix(),
         Task::Tidy(_) => tidy::check(),
-    };
+        Task::Sim(_) => sim::run(&[]),
+    })
+}
+
+fn exit(done: Result<()>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         // Cargo's own words stay the last ones.

@@ -145,16 +145,6 @@ impl Card {
         state.has_work()
     }
 
-    /// Lets every program run to its end.
-    pub(crate) fn settle(&self) {
-        let mut state = self.0.borrow_mut();
-        for cpu in 0..CPUS {
-            while state.busy[cpu] || !state.waiting[cpu].is_empty() {
-                state.advance(cpu, u32::MAX);
-            }
-        }
-    }
-
     /// Frames that programs sent (XDP_TX).
     pub(crate) fn take_sent(&self) -> Vec<Vec<u8>> {
         std::mem::take(&mut self.0.borrow_mut().sent)

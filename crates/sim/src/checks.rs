@@ -65,6 +65,7 @@ pub(crate) struct Life {
     /// How often it was started.
     number: u64,
     commit: OpNumber,
+    op: OpNumber,
     last_normal: View,
     status: Option<(Status, View)>,
     /// The latest view in which it was normal in this life.
@@ -176,6 +177,7 @@ impl Checks {
         self.entered(process, &now);
         let life = &mut self.lives[node];
         life.commit = now.commit;
+        life.op = now.op;
         life.last_normal = replica.last_normal();
     }
 

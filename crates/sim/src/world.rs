@@ -561,6 +561,14 @@ impl World {
         }) && views.len() == 1
     }
 
+    /// What the programs of each replica that is up counted, by reason.
+    pub(crate) fn counters(&self) -> Vec<(usize, Vec<(String, u64)>)> {
+        let up = (0..self.plan.replicas).filter_map(|node| Some((node, self.process(node)?)));
+        up.filter(|(_, process)| process.fast_path.is_some())
+            .map(|(node, process)| (node, process.card.counters()))
+            .collect()
+    }
+
     /// How each replica is, for a report.
     pub(crate) fn describe(&self) -> String {
         let each = self

@@ -104,7 +104,10 @@ mod switch {
 
     /// Takes out one rule in the whole process, or none. Programs that are built already stay as they are.
     pub fn activate(mutation: Option<Mutation>) {
-        ACTIVE.store(mutation.map_or(0, |mutation| mutation as usize + 1), Ordering::SeqCst);
+        ACTIVE.store(
+            mutation.map_or(0, |mutation| mutation as usize + 1),
+            Ordering::SeqCst,
+        );
     }
 
     /// Whether this rule is taken out.

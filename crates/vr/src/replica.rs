@@ -294,7 +294,9 @@ impl<S: StateMachine> Replica<S> {
                 Status::Recovering if active(Mutation::RecoveringTakesPart) => match message {
                     Message::RecoveryResponse { .. }
                     | Message::NewState { .. }
-                    | Message::CheckpointChunk { .. } => self.on_message_recovering(from, message, out),
+                    | Message::CheckpointChunk { .. } => {
+                        self.on_message_recovering(from, message, out)
+                    }
                     message => self.on_protocol(from, message, out),
                 },
                 Status::Recovering => self.on_message_recovering(from, message, out),

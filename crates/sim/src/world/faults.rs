@@ -18,14 +18,14 @@ impl World {
         5 * MS + self.random.below(self.plan.fault_gap)
     }
 
-    /// The replica that leads now, if one does.
+    /// The replica that leads now, if one does: the one of the highest view, if others still believe that they do.
     pub(crate) fn leader(&self) -> Option<usize> {
-        (0..self.plan.replicas).find(|node| {
-            self.process(*node).is_some_and(|process| {
-                let now = process.replica.snapshot();
-                now.status == Status::Normal && now.role == Role::Primary
-            })
-        })
+        let leads = |node: &usize| {
+            let now = self.process(*node)?.replica.snapshot();
+            (now.status == Status::Normal && now.role == Role::Primary).then_some((now.view, *node))
+        };
+        let leaders = (0..self.plan.replicas).filter_map(|node| leads(&node));
+        leaders.max().map(|(_, node)| node)
     }
 
     /// One thing goes wrong, or is repaired.
