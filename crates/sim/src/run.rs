@@ -238,10 +238,10 @@ fn break_things(world: &mut World) {
     while world.now < end && world.violation().is_none() && !nearly_done(world) {
         let gap = world.fault_gap();
         world.run_until(world.now + gap);
-        if world.chance(100) {
-            succession(world);
-        } else {
-            world.break_something();
+        match world.chance(160) {
+            true if world.chance(600) => succession(world),
+            true => flapping(world),
+            false => world.break_something(),
         }
     }
 }
@@ -279,9 +279,32 @@ fn lose_packets(world: &mut World, end: u64) {
 /// A primary is cut off while it has more in its log than others know; the next one commits a little and is cut off in turn,
 /// as the first comes back: who has the longest log now doesn't have the newest.
 fn succession(world: &mut World) {
-    let Some(first) = world.leader() else {
-        return world.break_something();
-    };
+    for _ in 0..4 {
+        let Some(first) = world.leader() else {
+            return world.break_something();
+        };
+        succeed(world, first);
+        if world.violation().is_some() || world.chance(400) {
+            break;
+        }
+    }
+    world.run_until(world.now + 150 * MS);
+    world.join_network();
+}
+
+/// One replica crashes again and again, hardly back each time: what was sent to its earlier lives reaches the later ones.
+fn flapping(world: &mut World) {
+    let victim = world.anybody();
+    for _ in 0..4 {
+        if world.process(victim).is_some() && world.may_crash() {
+            world.crash(victim, Some(MS));
+        }
+        let gap = 3 * MS + world.fault_gap() / 4;
+        world.run_until(world.now + gap);
+    }
+}
+
+fn succeed(world: &mut World, first: usize) {
     world.isolate(first);
     let begun = world.checks.committed().last();
     for _ in 0..300 {
@@ -298,8 +321,8 @@ fn succession(world: &mut World) {
             return;
         }
     }
-    world.run_until(world.now + 150 * MS);
-    world.join_network();
+    // Whoever is heard now is the first again, or the third.
+    world.run_until(world.now + 100 * MS);
 }
 
 /// Everybody is up and connected: the group has to come back, and its fast path with it.

@@ -39,11 +39,9 @@ mutations! {
     RecoveryWithoutNonce,
     /// A recovering replica may end up below the view that it promised.
     RecoveryBelowPromise,
-    /// A recovering replica is content with f answers.
-    RecoveryQuorumOfF,
     /// A recovering replica votes, acknowledges and gives state.
     RecoveringTakesPart,
-    /// The client table doesn't stop a second execution.
+    /// Neither queue nor client table stops a second execution.
     SecondExecution,
     /// A checkpoint doesn't restore the client table.
     TableNotInCheckpoint,
@@ -61,8 +59,8 @@ mutations! {
     AcksSurviveViews,
     /// Fetched state is appended to the old suffix instead of replacing it.
     SuffixNotReplaced,
-    /// `prepare` answers a duplicate without a second look at the generation.
-    DuplicateWithoutSecondLook,
+    /// `prepare` reads the view again for its answer, after it has stored.
+    ViewReadAgain,
     /// `prepare` exchanges whatever tail there is, of whatever generation.
     StaleGenerationAccepted,
     /// `prepare` advances the tail and answers also when the ring is full.
@@ -79,8 +77,6 @@ mutations! {
     KernelTakesDamaged,
     /// `prepare` doesn't look at its switch.
     KernelTakesFenced,
-    /// `prepare` answers every Prepare with the newest op alone.
-    KernelAnswersNewestOnly,
     /// `prepare_ok` marks a slot by a plain or.
     SlotByPlainOr,
     /// `prepare_ok` counts acks of other views.

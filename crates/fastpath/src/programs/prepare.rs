@@ -134,11 +134,9 @@ pub(super) fn build() -> Result<Program, BuildError> {
             f.if_(last.le(last_op), || {
                 super::count(f, field!(Counters, prepare_duplicate));
                 let same = (ordered_tail(shared) >> u64::from(OP_BITS)).eq(generation);
-                if !active(Mutation::DuplicateWithoutSecondLook) {
-                    f.if_rare(!(same & copied.answers), || {
-                        leave(f, field!(Counters, prepare_fenced), XDP_PASS)
-                    });
-                }
+                f.if_rare(!(same & copied.answers), || {
+                    leave(f, field!(Counters, prepare_fenced), XDP_PASS)
+                });
                 newest.set(last_op);
                 done.set(1u32);
                 retry.break_();
@@ -347,8 +345,16 @@ fn answer<'f>(
     header.store(field!(Header, sender), index.cast::<u8>());
     header.store(field!(Header, flags), 0u8);
     set(f, header, field!(Header, first), newest);
-    if active(Mutation::KernelAnswersNewestOnly) {
-        set(f, header, field!(Header, op), newest);
+    if active(Mutation::ViewReadAgain) {
+        let shared = shared(f);
+        let now = ordered_tail(shared) >> u64::from(OP_BITS);
+        let block = shared.at(field!(Shared, blocks)).index_masked(now);
+        set(
+            f,
+            header,
+            field!(Header, view),
+            block.load(field!(Block, view)),
+        );
     }
     set(f, header, field!(Header, commit), 0u64);
     set(f, header, field!(Header, client), 0u64);

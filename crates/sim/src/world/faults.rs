@@ -13,6 +13,11 @@ impl World {
         self.random.chance(permille)
     }
 
+    /// A replica of chance.
+    pub(crate) fn anybody(&mut self) -> usize {
+        self.random.index(self.plan.replicas)
+    }
+
     /// How long until the next fault, in nanoseconds.
     pub(crate) fn fault_gap(&mut self) -> u64 {
         5 * MS + self.random.below(self.plan.fault_gap)

@@ -102,7 +102,7 @@ impl<S: StateMachine> Replica<S> {
         if self.status != Status::Normal {
             return self.ignore_recovery();
         }
-        if self.view < promised {
+        if self.view < promised && !active(Mutation::RecoveryBelowPromise) {
             // The asker can't come back below its promise, so the others have to come up to it (rule 4).
             let view = (0..self.config.replicas as u64)
                 .map(|ahead| View(promised.0 + ahead))
@@ -174,9 +174,8 @@ impl<S: StateMachine> Replica<S> {
         let Some(view) = answers.clone().map(|answer| answer.view).max() else {
             return;
         };
-        let wanted = self.faults() + usize::from(!active(Mutation::RecoveryQuorumOfF));
         let below = view < self.promised && !active(Mutation::RecoveryBelowPromise);
-        if answers.count() < wanted || below {
+        if answers.count() <= self.faults() || below {
             return;
         }
         let primary = view.primary(self.config.replicas);

@@ -13,6 +13,7 @@ use crate::config::Limits;
 use crate::effect::Effect;
 use crate::ids::{ClientId, OpNumber, RequestNumber, Time};
 use crate::message::{Entry, Reply};
+use crate::mutations::{Mutation, active};
 use crate::state_machine::StateMachine;
 use crate::status::Status;
 
@@ -114,6 +115,14 @@ impl<S: StateMachine> Replica<S> {
         if op.len() > limit {
             let limit = u32::try_from(limit).unwrap_or(u32::MAX);
             return self.reply(client, request, Reply::TooLarge { limit }, out);
+        }
+        if active(Mutation::SecondExecution) && self.primary.queue.len() < self.config.limits.queue
+        {
+            return self.enqueue(Entry {
+                client,
+                request,
+                op,
+            });
         }
         let executed = self.table.highest(client);
         let pending = self.primary.pending.get(&client).copied();
