@@ -115,6 +115,8 @@ fn test() -> Result<()> {
     serial.extend(["--", "--test-threads=1"]);
     Part::new("tests").cargo(&parallel)?;
     Part::new("tests one at a time").cargo(&serial)?;
+    // Each rule that is taken out has to be noticed; the simulator is built once more for it.
+    sim::run(&["--mutations".into()])?;
     // Last and short, so that what stands at the end is cargo's own summary; its seconds are in there.
     Part::new("tests in the documentation").last(&[&test[..], &["--workspace", "--doc"]].concat())
 }

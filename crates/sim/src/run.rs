@@ -315,6 +315,7 @@ fn succeed(world: &mut World, first: usize) {
         {
             world.join_network();
             world.isolate(second);
+            world.echo(second);
             break;
         }
         if world.violation().is_some() {

@@ -69,6 +69,8 @@ struct Machine {
     /// When user space goes on, if the event with this number is the latest.
     wake: Option<(u64, u64)>,
     asleep: bool,
+    /// Answers that reached it in earlier times; the network may bring them again.
+    echoes: VecDeque<Vec<u8>>,
     /// Counts lives, so that events of an earlier one are known.
     life: u64,
     programs_scheduled: bool,
@@ -151,6 +153,7 @@ impl World {
                 slowness: 0,
                 wake: None,
                 asleep: false,
+                echoes: VecDeque::new(),
                 life: 0,
                 programs_scheduled: false,
             })
@@ -293,6 +296,9 @@ impl World {
         self.checks.started(node);
         self.fault(Some(node), || format!("starts; on disk: {disk:?}"));
         self.schedule_wake(node, self.now);
+        if !self.calm && self.random.chance(500) {
+            self.echo(node);
+        }
     }
 
     fn interleaving(&self) -> Interleaving {

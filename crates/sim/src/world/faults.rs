@@ -42,7 +42,7 @@ impl World {
             .leader()
             .filter(|_| self.random.chance(500))
             .unwrap_or(anybody);
-        match self.random.below(18) {
+        match self.random.below(20) {
             0 | 1 => {
                 if self.process(victim).is_some() && self.may_crash() {
                     let after = MS + self.random.below(150 * MS);
@@ -84,6 +84,11 @@ impl World {
                         let after = MS + self.random.below(10 * MS);
                         self.crash(node, Some(after));
                     }
+                }
+            }
+            13 | 14 => {
+                if let Some(leader) = self.leader() {
+                    self.echo(leader);
                 }
             }
             _ => self.join_network(),
