@@ -69,3 +69,10 @@ fn run(arguments: &[&str]) -> Result<()> {
 #[derive(Debug, thiserror::Error)]
 #[error("cargo {0} failed")]
 pub(crate) struct CargoFailed(String);
+
+impl CargoFailed {
+    /// What was run.
+    pub(crate) fn new(described: &str) -> CargoFailed {
+        CargoFailed(described.to_owned())
+    }
+}

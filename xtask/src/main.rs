@@ -7,6 +7,7 @@ mod cargo;
 mod deb;
 mod edges;
 mod nix;
+mod sim;
 mod tidy;
 mod tools;
 mod vm;
@@ -35,6 +36,7 @@ enum Task {
     Vm(vm::Vm),
     Nix(nix::Nix),
     Deb(deb::Deb),
+    Sim(Sim),
 }
 
 /// install what is missing, verify, build and run every test
@@ -57,9 +59,19 @@ struct Fix {}
 #[argh(subcommand, name = "tidy")]
 struct Tidy {}
 
+/// run the simulator: --seeds N, --seed S --trace, --hours N, --mutations, --speed (more: cargo xtask sim --help)
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "sim")]
+struct Sim {}
+
 fn main() -> ExitCode {
+    // The simulator reads its own arguments.
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == "sim") {
+        return exit(sim::run(&arguments.collect::<Vec<_>>()));
+    }
     let Xtask { task } = argh::from_env();
-    let done = match task {
+    exit(match task {
         Task::Test(_) => test(),
         Task::Verify(_) => verify(),
         Task::Fix(_) => fix(),
@@ -67,7 +79,11 @@ fn main() -> ExitCode {
         Task::Vm(arguments) => vm::run(&arguments),
         Task::Nix(_) => nix::run(),
         Task::Deb(_) => deb::run(),
-    };
+        Task::Sim(_) => sim::run(&[]),
+    })
+}
+
+fn exit(done: Result<()>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         // Cargo's own words stay the last ones.
@@ -110,6 +126,8 @@ fn test() -> Result<()> {
     Part::new("tests one at a time").cargo(&serial)?;
     Part::new("nix").run(nix::run)?;
     Part::new("virtual machines").run(vm::run_all)?;
+    // Each rule that is taken out has to be noticed; the simulator is built once more for it.
+    sim::run(&["--mutations".into()])?;
     // Last and short, so that what stands at the end is cargo's own summary; its seconds are in there.
     Part::new("tests in the documentation").last(&[&test[..], &["--workspace", "--doc"]].concat())
 }

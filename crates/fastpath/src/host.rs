@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{Ordering, fence};
 
+use electrode_vr::mutations::{Mutation, active};
 use electrode_vr::{OpNumber, ReplicaId, Time, View};
 
 use crate::abi::{
@@ -206,6 +207,14 @@ impl<M: Memory> Host<M> {
     /// Returns the last op that the kernel accepted, exactly. The ring's records up to it must be taken next.
     pub fn fence(&mut self) -> OpNumber {
         let next = self.write_next_block(0, View(0));
+        if active(Mutation::FenceLeavesTail) {
+            // The next arm's store moves the generation by two at once; until then programs go on.
+            let old = self.memory.load(Word::Tail);
+            self.generation = next;
+            self.armed = false;
+            self.open.clear();
+            return OpNumber(old & OP_MASK);
+        }
         let old = self.memory.fetch_add(Word::Tail, GENERATION_STEP);
         assert_eq!(
             (old >> OP_BITS) as u16,
@@ -254,7 +263,11 @@ impl<M: Memory> Host<M> {
             after < last && last.0 < OpNumber::LIMIT,
             "a claim is for at least one op"
         );
-        let expected = tail(self.generation, after.0);
+        let expected = if active(Mutation::ClaimFromTail) {
+            self.memory.load(Word::Tail)
+        } else {
+            tail(self.generation, after.0)
+        };
         self.memory
             .compare_exchange(Word::Tail, expected, tail(self.generation, last.0))
             == expected
@@ -315,7 +328,8 @@ impl<M: Memory> Host<M> {
             }
             self.heard_at[index] = at;
             let word = self.memory.load(Word::HeardOp(index));
-            if (word >> OP_BITS) as u16 == self.generation {
+            let present = (word >> OP_BITS) as u16 == self.generation;
+            if present || active(Mutation::HeardOfOlderGenerations) {
                 out.push((ReplicaId(index as u8), Time(at), OpNumber(word & OP_MASK)));
             }
         }

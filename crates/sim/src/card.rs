@@ -145,16 +145,6 @@ impl Card {
         state.has_work()
     }
 
-    /// Lets every program run to its end.
-    pub(crate) fn settle(&self) {
-        let mut state = self.0.borrow_mut();
-        for cpu in 0..CPUS {
-            while state.busy[cpu] || !state.waiting[cpu].is_empty() {
-                state.advance(cpu, u32::MAX);
-            }
-        }
-    }
-
     /// Frames that programs sent (XDP_TX).
     pub(crate) fn take_sent(&self) -> Vec<Vec<u8>> {
         std::mem::take(&mut self.0.borrow_mut().sent)
@@ -202,7 +192,7 @@ impl Card {
     /// The next record of the ring that is submitted, in order.
     pub(crate) fn take_record(&self) -> Option<Vec<u8>> {
         let mut state = self.0.borrow_mut();
-        state.interleave();
+        state.interleave(1);
         state.engine.as_mut().and_then(Engine::take_record)
     }
 
@@ -258,7 +248,7 @@ impl State {
             }
             let stops = self.random.chance(self.interleaving.suspensions);
             let points = if stops {
-                1 + u32::try_from(self.random.below(24)).expect("small")
+                self.some_accesses()
             } else {
                 u32::MAX
             };
@@ -269,13 +259,19 @@ impl State {
         }
     }
 
+    /// How far a program goes before it stops: anywhere in it. Most of its accesses are to the record that it copies into.
+    fn some_accesses(&mut self) -> u32 {
+        let most = self.random.pick(&[4, 24, 60, 150]);
+        1 + u32::try_from(self.random.below(most)).expect("small")
+    }
+
     /// Between two accesses of user space.
-    fn interleave(&mut self) {
-        if self.has_work() && self.random.chance(self.interleaving.accesses) {
+    fn interleave(&mut self, weight: u64) {
+        if self.has_work() && self.random.chance(self.interleaving.accesses * weight) {
             let cpu = self.random.index(CPUS);
             let points = match self.random.below(4) {
                 0 => 1,
-                1 => 1 + u32::try_from(self.random.below(24)).expect("small"),
+                1 => self.some_accesses(),
                 _ => u32::MAX,
             };
             self.advance(cpu, points);
@@ -375,9 +371,10 @@ impl State {
 pub(crate) struct CardMemory(pub(crate) Rc<Card>);
 
 impl CardMemory {
-    fn access<R>(&self, access: impl FnOnce(&mut Engine) -> R) -> R {
+    /// `weight`: how much more often than usual programs go on before it; most before the words that decide.
+    fn access<R>(&self, weight: u64, access: impl FnOnce(&mut Engine) -> R) -> R {
         let mut state = self.0.0.borrow_mut();
-        state.interleave();
+        state.interleave(weight);
         let engine = state.engine.as_mut();
         access(engine.expect("a host exists only where programs do"))
     }
@@ -385,29 +382,29 @@ impl CardMemory {
 
 impl Memory for CardMemory {
     fn load(&self, word: Word) -> u64 {
-        self.access(|engine| engine.load(word))
+        self.access(1, |engine| engine.load(word))
     }
 
     fn store(&self, word: Word, value: u64) {
-        self.access(|engine| engine.store(word, value));
+        self.access(2, |engine| engine.store(word, value));
     }
 
     fn fetch_add(&self, word: Word, value: u64) -> u64 {
-        self.access(|engine| engine.fetch_add(word, value))
+        self.access(4, |engine| engine.fetch_add(word, value))
     }
 
     fn compare_exchange(&self, word: Word, expected: u64, new: u64) -> u64 {
-        self.access(|engine| engine.compare_exchange(word, expected, new))
+        self.access(4, |engine| engine.compare_exchange(word, expected, new))
     }
 
     fn write_block(&self, which: usize, block: &Block) {
         // Word by word: a program may copy a block that is half written.
         for at in 0..size_of::<Block>() / 8 {
-            self.access(|engine| engine.write_block_word(which, at, block));
+            self.access(1, |engine| engine.write_block_word(which, at, block));
         }
     }
 
     fn ring_has_record(&self) -> bool {
-        self.access(|engine| engine.ring_used() > 0)
+        self.access(1, |engine| engine.ring_used() > 0)
     }
 }

@@ -65,6 +65,7 @@ pub(crate) struct Life {
     /// How often it was started.
     number: u64,
     commit: OpNumber,
+    op: OpNumber,
     last_normal: View,
     status: Option<(Status, View)>,
     /// The latest view in which it was normal in this life.
@@ -145,6 +146,10 @@ impl Checks {
         self.require(promises::RULE, verdict);
         let verdict = bounds::check(process, &now);
         self.require(bounds::RULE, verdict);
+        if now.status == Status::Normal && now.role == electrode_vr::Role::Primary {
+            let verdict = quorum::believed(&self.acked, &now, node);
+            self.require(quorum::RULE, verdict);
+        }
         let before = self.lives[node].commit;
         if now.commit > before {
             let leads = now.status == Status::Normal && now.role == electrode_vr::Role::Primary;
@@ -171,11 +176,16 @@ impl Checks {
                     self.require(quorum::RULE, verdict);
                 }
                 self.news.push((node, now.view, now.commit));
+            } else if !known {
+                let commit = now.commit;
+                let text = format!("replica {node}, no primary, commits op {commit} first");
+                self.require(quorum::RULE, Err(text));
             }
         }
         self.entered(process, &now);
         let life = &mut self.lives[node];
         life.commit = now.commit;
+        life.op = now.op;
         life.last_normal = replica.last_normal();
     }
 
@@ -190,6 +200,8 @@ impl Checks {
             self.lives[node].entered = Some(now.view);
             let verdict = kept::check(&self.committed, &process.replica, now, node);
             self.require(kept::RULE, verdict);
+            let verdict = acks::remembered(&self.acked, now, node);
+            self.require(acks::RULE, verdict);
         }
     }
 

@@ -89,11 +89,6 @@ impl Client {
         self.left == 0 && self.idle()
     }
 
-    /// Asks no more.
-    pub(crate) fn stop(&mut self) {
-        self.left = 0;
-    }
-
     /// How many requests it has still to make.
     pub(crate) fn left(&self) -> u64 {
         self.left

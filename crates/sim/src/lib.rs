@@ -18,6 +18,8 @@ mod plan;
 mod process;
 mod random;
 mod run;
+#[cfg(test)]
+mod scenarios;
 mod trace;
 mod world;
 

@@ -68,6 +68,8 @@ pub struct Plan {
     /// Now and then a value has this many bytes, beyond what one packet holds.
     pub(crate) large: usize,
 
+    /// Nothing happens but that packets are lost.
+    pub(crate) only_loss: bool,
     /// Per mille of packets.
     pub(crate) loss: u64,
     pub(crate) duplication: u64,
@@ -122,6 +124,7 @@ impl Plan {
         let plain = random.chance(100) && acceleration == Acceleration::Seeded;
         let harsh = random.index(3);
         let quick = random.chance(800);
+        let only_loss = random.chance(120);
         Plan {
             seed,
             replicas,
@@ -154,7 +157,7 @@ impl Plan {
                 op_bytes: 32 << 10,
                 batch_bytes: 100 + random.index(500),
                 batch_ops: 1 + random.index(4),
-                window: 1 + random.index(4),
+                window: if only_loss { 1 } else { 1 + random.index(4) },
                 queue: 16,
                 checkpoint_ops: 8 + random.below(60),
                 sessions: 64,
@@ -168,12 +171,17 @@ impl Plan {
             think: random.pick(&[MS, 4 * MS, 8 * MS]),
             keys: 2 + random.index(4),
             large: if random.chance(300) { 3000 } else { 0 },
-            loss: [0, 20, 100][harsh],
+            only_loss,
+            loss: if only_loss { 300 } else { [0, 20, 100][harsh] },
             duplication: random.below(80),
             corruption: random.pick(&[0, 5, 30]),
             staleness: random.pick(&[0, 2, 10]),
             delay: random.pick(&[MS / 10, MS, 4 * MS]),
-            sudden_death: random.pick(&[0, 200, 2000]),
+            sudden_death: if only_loss {
+                0
+            } else {
+                random.pick(&[0, 200, 2000])
+            },
             fault_gap: random.pick(&[30 * MS, 90 * MS, 200 * MS]),
             break_for: if quick { 1500 * MS } else { 4000 * MS },
             interleaving: random.pick(&[0, 100, 400]),
@@ -187,6 +195,7 @@ impl Plan {
     #[must_use]
     pub fn without_faults(self) -> Plan {
         Plan {
+            only_loss: false,
             loss: 0,
             duplication: 0,
             corruption: 0,

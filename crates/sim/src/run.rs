@@ -18,6 +18,10 @@ const PROGRESS: Rule = Rule {
     name: "a healed group works again in bounded time, its fast path armed",
     source: "VR Revisited 8.2; docs/fast-path.md R5, R6",
 };
+const STALLS: Rule = Rule {
+    name: "a lost packet stalls no op for longer than the resend time-out",
+    source: "docs/fast-path.md R5",
+};
 const LINEARIZABLE: Rule = Rule {
     name: "histories are linearizable",
     source: "Herlihy & Wing 1990; docs/protocol.md, \"Invariants\"",
@@ -34,6 +38,9 @@ const ASSERTED: Rule = Rule {
 /// Simulated nanoseconds in which a healed group has to work: time-outs may have backed off, and packets and suspended
 /// programs may still be hundreds of milliseconds late.
 const MENDED_IN: u64 = 6_000 * MS;
+/// Simulated nanoseconds in which every client hears something while packets are lost: many resend time-outs, so that chance
+/// alone never fails a run.
+const STALL: u64 = 1_000 * MS;
 /// Simulated nanoseconds in which requests have to be answered then.
 const ANSWERED_IN: u64 = 20_000 * MS;
 
@@ -125,7 +132,17 @@ pub fn run_traced(plan: &Plan, programs: &Rc<Programs>, window: u64) -> Traced {
             .map_or("     *".to_owned(), |node| format!("{node:>6}"));
         format!("{:>12.6} {who}  {}\n", line.at as f64 / 1e6, line.text)
     });
-    let timeline = lines.collect();
+    let mut timeline: String = lines.collect();
+    for (node, counters) in world.counters() {
+        let counted = counters.iter().filter(|(_, count)| *count > 0);
+        let counted: Vec<String> = counted
+            .map(|(name, count)| format!("{name} {count}"))
+            .collect();
+        timeline.push_str(&format!(
+            "programs of replica {node} since its start: {}\n",
+            counted.join(", ")
+        ));
+    }
     let from = now.saturating_sub(window * MS);
     let title = format!("seed {}", plan.seed);
     let diagram = diagram(&world.trace, plan.replicas, &title, from, now);
@@ -215,18 +232,98 @@ fn break_things(world: &mut World) {
     world.run_until(200 * MS);
     world.set_calm(false);
     let end = world.now + world.plan.break_for;
-    let enough = world.plan.requests / 4;
-    let mut at = world.now;
-    while world.now < end && world.violation().is_none() {
-        // Something must be left to ask when the faults are over.
-        let left: u64 = world.clients.iter().map(crate::client::Client::left).sum();
-        if left < enough {
+    if world.plan.only_loss {
+        return lose_packets(world, end);
+    }
+    while world.now < end && world.violation().is_none() && !nearly_done(world) {
+        let gap = world.fault_gap();
+        world.run_until(world.now + gap);
+        match world.chance(160) {
+            true if world.chance(600) => succession(world),
+            true => flapping(world),
+            false => world.break_something(),
+        }
+    }
+}
+
+/// Something must be left to ask when the faults are over.
+fn nearly_done(world: &World) -> bool {
+    let left: u64 = world.clients.iter().map(crate::client::Client::left).sum();
+    left < world.plan.requests / 4
+}
+
+/// Packets are lost, and nothing else happens: no op stalls for longer than a few resend time-outs.
+fn lose_packets(world: &mut World, end: u64) {
+    world.run_until(world.now + 200 * MS);
+    let started = world.now + MENDED_IN;
+    while !world.works() && world.now < started && world.violation().is_none() {
+        world.run_until(world.now + 50 * MS);
+    }
+    while world.now < end && world.violation().is_none() && !nearly_done(world) {
+        let before: Vec<u64> = world.clients.iter().map(|client| client.done).collect();
+        world.run_until(world.now + STALL);
+        for (index, before) in before.into_iter().enumerate() {
+            let client = &world.clients[index];
+            if client.done == before && !client.finished() {
+                let state = world.describe();
+                let text = format!(
+                    "client {index} hears nothing for {} ms: {state}",
+                    STALL / MS
+                );
+                world.checks.require(STALLS, Err(text));
+            }
+        }
+    }
+}
+
+/// A primary is cut off while it has more in its log than others know; the next one commits a little and is cut off in turn,
+/// as the first comes back: who has the longest log now doesn't have the newest.
+fn succession(world: &mut World) {
+    for _ in 0..4 {
+        let Some(first) = world.leader() else {
+            return world.break_something();
+        };
+        succeed(world, first);
+        if world.violation().is_some() || world.chance(400) {
             break;
         }
-        at += world.fault_gap();
-        world.run_until(at);
-        world.break_something();
     }
+    world.run_until(world.now + 150 * MS);
+    world.join_network();
+}
+
+/// One replica crashes again and again, hardly back each time: what was sent to its earlier lives reaches the later ones.
+fn flapping(world: &mut World) {
+    let victim = world.anybody();
+    for _ in 0..4 {
+        if world.process(victim).is_some() && world.may_crash() {
+            world.crash(victim, Some(MS));
+        }
+        let gap = 3 * MS + world.fault_gap() / 4;
+        world.run_until(world.now + gap);
+    }
+}
+
+fn succeed(world: &mut World, first: usize) {
+    world.isolate(first);
+    let begun = world.checks.committed().last();
+    for _ in 0..300 {
+        world.run_until(world.now + MS / 2);
+        let second = world.leader().filter(|second| *second != first);
+        if let Some(second) = second
+            && world.checks.committed().last() > begun
+        {
+            world.join_network();
+            world.isolate(second);
+            world.echo(second);
+            break;
+        }
+        if world.violation().is_some() {
+            return;
+        }
+    }
+    // Whoever is heard now is the first again, or the third.
+    world.run_until(world.now + 100 * MS);
 }
 
 /// Everybody is up and connected: the group has to come back, and its fast path with it.

@@ -69,6 +69,8 @@ struct Machine {
     /// When user space goes on, if the event with this number is the latest.
     wake: Option<(u64, u64)>,
     asleep: bool,
+    /// Answers that reached it in earlier times; the network may bring them again.
+    echoes: VecDeque<Vec<u8>>,
     /// Counts lives, so that events of an earlier one are known.
     life: u64,
     programs_scheduled: bool,
@@ -151,6 +153,7 @@ impl World {
                 slowness: 0,
                 wake: None,
                 asleep: false,
+                echoes: VecDeque::new(),
                 life: 0,
                 programs_scheduled: false,
             })
@@ -293,6 +296,9 @@ impl World {
         self.checks.started(node);
         self.fault(Some(node), || format!("starts; on disk: {disk:?}"));
         self.schedule_wake(node, self.now);
+        if !self.calm && self.random.chance(500) {
+            self.echo(node);
+        }
     }
 
     fn interleaving(&self) -> Interleaving {
@@ -559,6 +565,14 @@ impl World {
                 now.status == Status::Normal && now.armed == self.plan.programs[node].any()
             })
         }) && views.len() == 1
+    }
+
+    /// What the programs of each replica that is up counted, by reason.
+    pub(crate) fn counters(&self) -> Vec<(usize, Vec<(String, u64)>)> {
+        let up = (0..self.plan.replicas).filter_map(|node| Some((node, self.process(node)?)));
+        up.filter(|(_, process)| process.fast_path.is_some())
+            .map(|(node, process)| (node, process.card.counters()))
+            .collect()
     }
 
     /// How each replica is, for a report.

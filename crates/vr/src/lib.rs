@@ -14,6 +14,7 @@ pub mod config;
 pub mod effect;
 pub mod ids;
 pub mod message;
+pub mod mutations;
 pub mod replica;
 pub mod state_machine;
 pub mod status;

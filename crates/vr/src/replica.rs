@@ -30,6 +30,7 @@ use crate::config::{Config, Start};
 use crate::effect::{Effect, FastPathEvent, Input, Note, Promise};
 use crate::ids::{Digest, GroupId, Nonce, OpNumber, ReplicaId, Time, View};
 use crate::message::Message;
+use crate::mutations::{Mutation, active};
 use crate::state_machine::StateMachine;
 use crate::status::{Role, Snapshot, Status};
 
@@ -306,6 +307,14 @@ impl<S: StateMachine> Replica<S> {
             Message::Recovery { nonce, promised } => self.on_recovery(from, nonce, promised, out),
             message => match self.status {
                 Status::Starting => {}
+                Status::Recovering if active(Mutation::RecoveringTakesPart) => match message {
+                    Message::RecoveryResponse { .. }
+                    | Message::NewState { .. }
+                    | Message::CheckpointChunk { .. } => {
+                        self.on_message_recovering(from, message, out)
+                    }
+                    message => self.on_protocol(from, message, out),
+                },
                 Status::Recovering => self.on_message_recovering(from, message, out),
                 Status::Normal | Status::ViewChange => self.on_protocol(from, message, out),
             },
@@ -387,7 +396,9 @@ impl<S: StateMachine> Replica<S> {
         self.last_normal = view;
         self.transfer = None;
         for peer in &mut self.peers {
-            peer.acked = OpNumber(0);
+            if !active(Mutation::AcksSurviveViews) {
+                peer.acked = OpNumber(0);
+            }
             peer.joined = false;
         }
         self.view_change.end(self.now);
@@ -411,6 +422,9 @@ impl<S: StateMachine> Replica<S> {
     fn promise(&mut self, view: View, out: &mut Vec<Effect>) {
         assert!(view >= self.promised, "a promise is never taken back");
         self.promised = view;
+        if active(Mutation::PromiseNotPersisted) && view > View(0) {
+            return;
+        }
         self.disk_caught_up();
         out.push(Effect::Persist(Promise {
             group: self.group,

@@ -6,6 +6,7 @@ use bpf_asm::builder::{
 };
 use bpf_asm::field;
 use bpf_asm::program::Program;
+use electrode_vr::mutations::{Mutation, active};
 use electrode_wire::header::{
     ENTRY_HEADER_BYTES, EntryHeader, HEADER_BYTES, Header, Kind as Message,
 };
@@ -64,8 +65,12 @@ pub(super) fn build() -> Result<Program, BuildError> {
                 index: block.load(field!(Block, index)),
                 answers: (block.load(field!(Block, flags)) & FLAG_ANSWER).ne(0u64),
             };
-            let fenced = block.load(field!(Block, generation)).ne(generation)
-                | (block.load(field!(Block, flags)) & FLAG_STORE).eq(0u64);
+            let fenced = if active(Mutation::KernelTakesFenced) {
+                block.load(field!(Block, replicas)).eq(0u32)
+            } else {
+                block.load(field!(Block, generation)).ne(generation)
+                    | (block.load(field!(Block, flags)) & FLAG_STORE).eq(0u64)
+            };
             f.if_rare(fenced, || {
                 leave(f, field!(Counters, prepare_fenced), XDP_PASS)
             });
@@ -82,9 +87,11 @@ pub(super) fn build() -> Result<Program, BuildError> {
 
             // Step 2.
             let view = number(header, field!(Header, view));
-            f.if_rare(view.gt(copied.view), || {
-                leave(f, field!(Counters, prepare_newer), XDP_PASS)
-            });
+            if !active(Mutation::KernelTakesNewerView) {
+                f.if_rare(view.gt(copied.view), || {
+                    leave(f, field!(Counters, prepare_newer), XDP_PASS)
+                });
+            }
 
             let first = number(header, field!(Header, first));
             let last = number(header, field!(Header, op));
@@ -102,17 +109,24 @@ pub(super) fn build() -> Result<Program, BuildError> {
 
             let claimed = number(header, field!(Header, check));
             let check = check_of(f, &parsed, copied.key);
-            f.if_rare(claimed.ne(check), || {
-                leave(f, field!(Counters, prepare_check), XDP_DROP)
-            });
+            if !active(Mutation::KernelTakesDamaged) {
+                f.if_rare(claimed.ne(check), || {
+                    leave(f, field!(Counters, prepare_check), XDP_DROP)
+                });
+            }
             walk_entries(f, &parsed, last - first + 1u64);
             // The rest of step 2: what of it changes memory waits for the check.
             let packet = f.packet();
             let header = header::view(&packet, parsed.udp, malformed);
             let view = number(header, field!(Header, view));
-            f.if_rare(view.lt(copied.view), || older_view(f, shared));
-            let sender = header.load(field!(Header, sender)).cast::<u64>();
-            f.if_rare(sender.ne(copied.primary), bad_index);
+            if !active(Mutation::KernelTakesOlderView) {
+                f.if_rare(view.lt(copied.view), || older_view(f, shared));
+            }
+            // The primary of another view is another replica: who takes those can't ask for this one.
+            if !active(Mutation::KernelTakesNewerView) && !active(Mutation::KernelTakesOlderView) {
+                let sender = header.load(field!(Header, sender)).cast::<u64>();
+                f.if_rare(sender.ne(copied.primary), bad_index);
+            }
 
             // What the answer needs, now that the packet is known to be the primary's.
             udp.set(parsed.udp);
@@ -134,9 +148,11 @@ pub(super) fn build() -> Result<Program, BuildError> {
                 retry.break_();
             });
             // Step 4.
-            f.if_rare(first.gt(last_op + 1u64), || {
-                leave(f, field!(Counters, prepare_gap), XDP_PASS)
-            });
+            if !active(Mutation::KernelTakesGap) {
+                f.if_rare(first.gt(last_op + 1u64), || {
+                    leave(f, field!(Counters, prepare_gap), XDP_PASS)
+                });
+            }
 
             // Steps 5 and 6, by the size of the message.
             let new_tail = (generation << u64::from(OP_BITS)) | last;
@@ -251,8 +267,12 @@ fn store<'f, const WORDS: usize>(
     new_tail: Val<'f, u64>,
     stored: Var<'f, u32>,
 ) {
-    let record: Record<'f, RingRecord<WORDS>> =
-        RING.reserve(f, || leave(f, field!(Counters, prepare_full), XDP_PASS));
+    let record: Record<'f, RingRecord<WORDS>> = RING.reserve(f, || {
+        if active(Mutation::AckBeforeStore) {
+            shared.compare_exchange(field!(Shared, tail), tail, new_tail);
+        }
+        leave(f, field!(Counters, prepare_full), XDP_PASS);
+    });
     let front = record.ptr().at(field!(RingRecord<WORDS>, header));
     front.store(field!(RecordHeader, generation), tail >> u64::from(OP_BITS));
     front.store(field!(RecordHeader, length), parsed.payload);
@@ -270,6 +290,12 @@ fn store<'f, const WORDS: usize>(
         words.index(word, short).write(from.read());
         at.set(at.get() + 8u64);
     });
+    let (tail, new_tail) = if active(Mutation::StaleGenerationAccepted) {
+        let now = ordered_tail(shared);
+        (now, (now & !OP_MASK) | (new_tail & OP_MASK))
+    } else {
+        (tail, new_tail)
+    };
     let old = shared.compare_exchange(field!(Shared, tail), tail, new_tail);
     f.if_else(
         old.eq(tail),
@@ -282,7 +308,13 @@ fn store<'f, const WORDS: usize>(
             record.submit(flags);
             stored.set(1u32);
         },
-        || record.discard(BPF_RB_NO_WAKEUP),
+        || {
+            if active(Mutation::LostRaceSubmitted) {
+                record.submit(BPF_RB_NO_WAKEUP);
+            } else {
+                record.discard(BPF_RB_NO_WAKEUP);
+            }
+        },
     );
 }
 
@@ -319,6 +351,17 @@ fn answer<'f>(
     header.store(field!(Header, sender), index.cast::<u8>());
     header.store(field!(Header, flags), 0u8);
     set(f, header, field!(Header, first), newest);
+    if active(Mutation::ViewReadAgain) {
+        let shared = shared(f);
+        let now = ordered_tail(shared) >> u64::from(OP_BITS);
+        let block = shared.at(field!(Shared, blocks)).index_masked(now);
+        set(
+            f,
+            header,
+            field!(Header, view),
+            block.load(field!(Block, view)),
+        );
+    }
     set(f, header, field!(Header, commit), 0u64);
     set(f, header, field!(Header, client), 0u64);
     set(f, header, field!(Header, request), 0u64);

@@ -6,6 +6,7 @@ use bpf_asm::builder::{
 };
 use bpf_asm::field;
 use bpf_asm::program::Program;
+use electrode_vr::mutations::{Mutation, active};
 use electrode_wire::header::{HEADER_BYTES, Header};
 
 use super::frames::{UDP_MAX, is_peer, parse};
@@ -64,12 +65,14 @@ pub(super) fn build() -> Result<Program, BuildError> {
             leave(f, field!(Counters, prepare_ok_check), XDP_DROP);
         });
         let view = number(header, field!(Header, view));
-        f.if_rare(view.gt(current_view), || {
-            leave(f, field!(Counters, prepare_ok_newer), XDP_PASS)
-        });
-        f.if_rare(view.lt(current_view), || {
-            leave(f, field!(Counters, prepare_ok_older), XDP_DROP)
-        });
+        if !active(Mutation::KernelCountsOtherViews) {
+            f.if_rare(view.gt(current_view), || {
+                leave(f, field!(Counters, prepare_ok_newer), XDP_PASS)
+            });
+            f.if_rare(view.lt(current_view), || {
+                leave(f, field!(Counters, prepare_ok_older), XDP_DROP)
+            });
+        }
         let op = number(header, field!(Header, op));
         let progress = number(header, field!(Header, first));
         // Op 0 is how a backup of an empty log answers an idle primary: no slot has it, and it is passed up as a life sign.
@@ -89,6 +92,12 @@ pub(super) fn build() -> Result<Program, BuildError> {
                 leave(f, field!(Counters, prepare_ok_surplus), XDP_DROP)
             });
             let marked = word | bit;
+            if active(Mutation::SlotByPlainOr) {
+                // What a plain atomic or does: it marks the word whatever has become of it.
+                let now = slots.read();
+                slots.compare_exchange_whole(now, now | bit);
+                leave(f, field!(Counters, prepare_ok_counted), XDP_DROP);
+            }
             f.if_(slots.compare_exchange_whole(word, marked).eq(word), || {
                 let acks = f.count_ones(marked & 0xffffu64);
                 f.if_(acks.lt(quorum), || {

@@ -4,7 +4,7 @@
 use electrode_vr::{Message, OpNumber, Snapshot, Status};
 
 use super::tail::stored_through;
-use super::{Life, Rule, Verdict};
+use super::{Acked, Life, Rule, Verdict};
 use crate::process::Process;
 
 pub(super) const RULE: Rule = Rule {
@@ -31,6 +31,18 @@ pub(super) fn by_user_space(
         ));
     }
     Ok(())
+}
+
+/// At the moment at which a replica becomes normal, perhaps in another life: what it ever acknowledged in this view it has.
+pub(super) fn remembered(acked: &Acked, now: &Snapshot, node: usize) -> Verdict {
+    let highest = acked.highest(now.view, node);
+    if highest <= now.op {
+        return Ok(());
+    }
+    Err(format!(
+        "replica {node} is normal in view {} with a log up to op {}, but acknowledged op {highest} of this view before",
+        now.view, now.op
+    ))
 }
 
 /// An ack that a program gave may leave late, but never covers more than was in the log when its view ended here.

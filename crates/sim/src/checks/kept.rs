@@ -37,11 +37,6 @@ impl Committed {
         self.digests.get(&op).copied()
     }
 
-    /// Every committed op in order.
-    pub(crate) fn all(&self) -> impl Iterator<Item = (OpNumber, Digest)> {
-        self.digests.iter().map(|(op, digest)| (*op, *digest))
-    }
-
     /// The last committed op.
     pub(crate) fn last(&self) -> OpNumber {
         self.digests

@@ -21,6 +21,13 @@ pub(super) fn check(life: &Life, now: &Snapshot, replica: &Replica<Ledger>) -> V
         ));
     }
     let last_normal = replica.last_normal();
+    // What replaces a suffix is here before the suffix goes, in one step with the view.
+    if now.op < life.op && last_normal == life.last_normal {
+        return Err(format!(
+            "the log falls from op {} to {} without becoming another view's",
+            life.op, now.op
+        ));
+    }
     if last_normal < life.last_normal {
         return Err(format!(
             "the last normal view fell from {} to {last_normal}",

@@ -1,7 +1,7 @@
 //! The primary commits only what f distinct backups acknowledged in its view, and those who acknowledged have it: in their
 //! log, or in their ring.
 
-use electrode_vr::{OpNumber, View};
+use electrode_vr::{OpNumber, Snapshot, View};
 
 use super::tail::stored_through;
 use super::{Acked, Committed, Life, Rule, Verdict};
@@ -11,6 +11,19 @@ pub(super) const RULE: Rule = Rule {
     name: "a quorum holds each committed op",
     source: "VR Revisited 4.1 step 5; docs/fast-path.md R1, R4",
 };
+
+/// What a primary believes of its backups they have said, in this view.
+pub(super) fn believed(acked: &Acked, now: &Snapshot, primary: usize) -> Verdict {
+    for (node, (_, op)) in now.peers.iter().enumerate() {
+        if node != primary && *op > acked.highest(now.view, node) {
+            return Err(format!(
+                "replica {primary} believes that replica {node} acknowledged op {op} of view {}, which it never did",
+                now.view
+            ));
+        }
+    }
+    Ok(())
+}
 
 /// At the moment of the commit.
 pub(super) fn counted(
@@ -45,7 +58,8 @@ pub(super) fn held<'a>(
     for (node, life) in lives.iter().enumerate() {
         // In this life it stored or followed in the view: what it lost with another life is the recovery's business.
         let normal_here = life.entered == Some(view);
-        if node == primary || !normal_here || acked.highest(view, node) < commit {
+        let commit = commit.min(acked.highest(view, node));
+        if node == primary || !normal_here || commit == OpNumber(0) {
             continue;
         }
         let Some(process) = processes(node) else {

@@ -13,19 +13,24 @@ impl World {
         self.random.chance(permille)
     }
 
+    /// A replica of chance.
+    pub(crate) fn anybody(&mut self) -> usize {
+        self.random.index(self.plan.replicas)
+    }
+
     /// How long until the next fault, in nanoseconds.
     pub(crate) fn fault_gap(&mut self) -> u64 {
         5 * MS + self.random.below(self.plan.fault_gap)
     }
 
-    /// The replica that leads now, if one does.
+    /// The replica that leads now, if one does: the one of the highest view, if others still believe that they do.
     pub(crate) fn leader(&self) -> Option<usize> {
-        (0..self.plan.replicas).find(|node| {
-            self.process(*node).is_some_and(|process| {
-                let now = process.replica.snapshot();
-                now.status == Status::Normal && now.role == Role::Primary
-            })
-        })
+        let leads = |node: &usize| {
+            let now = self.process(*node)?.replica.snapshot();
+            (now.status == Status::Normal && now.role == Role::Primary).then_some((now.view, *node))
+        };
+        let leaders = (0..self.plan.replicas).filter_map(|node| leads(&node));
+        leaders.max().map(|(_, node)| node)
     }
 
     /// One thing goes wrong, or is repaired.
@@ -37,7 +42,7 @@ impl World {
             .leader()
             .filter(|_| self.random.chance(500))
             .unwrap_or(anybody);
-        match self.random.below(18) {
+        match self.random.below(20) {
             0 | 1 => {
                 if self.process(victim).is_some() && self.may_crash() {
                     let after = MS + self.random.below(150 * MS);
@@ -79,6 +84,11 @@ impl World {
                         let after = MS + self.random.below(10 * MS);
                         self.crash(node, Some(after));
                     }
+                }
+            }
+            13 | 14 => {
+                if let Some(leader) = self.leader() {
+                    self.echo(leader);
                 }
             }
             _ => self.join_network(),

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use electrode_wire::{Key, Packet, decode, encode};
+use electrode_wire::{Key, Kind, Packet, decode, encode, peek};
 
 use super::{Happening, World};
 use crate::checks::Rule;
@@ -18,6 +18,8 @@ const FRAMES: Rule = Rule {
 
 /// Old packets that are kept to come again.
 const STALE: usize = 64;
+/// Answers that are kept for each replica, to reach it again at a bad moment.
+const ECHOES: usize = 6;
 
 impl World {
     /// What a machine sent goes its way.
@@ -209,6 +211,41 @@ impl World {
             .pop()
     }
 
+    /// Keeps some of the answers that a replica gets: acks, and answers to its recovery.
+    fn keep_echo(&mut self, node: usize, frame: &[u8]) {
+        let datagram = parse(frame).ok();
+        let header = datagram.and_then(|datagram| peek(datagram.payload).ok());
+        let kind = header.map(|header| header.kind);
+        let kept = kind == Some(Kind::RecoveryResponse as u8)
+            || kind == Some(Kind::PrepareOk as u8) && self.random.chance(100);
+        if kept {
+            let echoes = &mut self.machines[node].echoes;
+            echoes.push_back(frame.to_vec());
+            if echoes.len() > ECHOES {
+                echoes.pop_front();
+            }
+        }
+    }
+
+    /// Answers of earlier times reach a replica again: who leads anew must not count the acks, and who recovers anew must not
+    /// take the answers to another question.
+    pub(crate) fn echo(&mut self, node: usize) {
+        for frame in self.machines[node].echoes.clone() {
+            let at = self.now + self.random.below(MS);
+            let to = Host::Replica(node);
+            let frames = vec![frame];
+            self.put(
+                at,
+                Happening::Arrival {
+                    to,
+                    frames,
+                    whole: None,
+                    intact: true,
+                },
+            );
+        }
+    }
+
     pub(super) fn arrival(&mut self) -> u64 {
         let slow = !self.calm && self.random.chance(20);
         let delay = if self.calm { MS / 10 } else { self.plan.delay };
@@ -224,6 +261,12 @@ impl World {
         whole: Option<(Vec<u8>, SocketAddr)>,
         intact: bool,
     ) {
+        if self.machines[node].process.is_none() {
+            return;
+        }
+        if !self.calm && self.plan.staleness > 0 {
+            self.keep_echo(node, &frames[0]);
+        }
         let Some(process) = &self.machines[node].process else {
             return;
         };

@@ -14,6 +14,7 @@ use super::client_table::ClientTable;
 use super::log::{Log, digest_of};
 use crate::effect::Effect;
 use crate::ids::{Digest, OpNumber};
+use crate::mutations::{Mutation, active};
 use crate::state_machine::{RestoreError, StateMachine};
 
 /// The latest checkpoint, as bytes that can be sent.
@@ -76,7 +77,9 @@ impl<S: StateMachine> Replica<S> {
             return Err(RestoreError("the checkpoint is of another op".into()));
         }
         self.machine.restore(&contents.state)?;
-        self.table = contents.table;
+        if !active(Mutation::TableNotInCheckpoint) {
+            self.table = contents.table;
+        }
         self.log = Log::starting_after(checkpoint.op, checkpoint.log_digest);
         self.disk.restarted_after(checkpoint.op);
         self.commit = checkpoint.op;

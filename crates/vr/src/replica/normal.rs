@@ -11,6 +11,7 @@ use crate::MAX_REPLICAS;
 use crate::effect::{Effect, FastPathCommand, Note};
 use crate::ids::{OpNumber, ReplicaId, Time, View};
 use crate::message::{Message, Prepare, Reply};
+use crate::mutations::{Mutation, active};
 use crate::state_machine::StateMachine;
 use crate::status::Status;
 
@@ -81,6 +82,12 @@ impl<S: StateMachine> Replica<S> {
 
     /// Sends the Prepares again that weren't decided in time, each as it was: the same first and last op.
     fn resend_prepares(&mut self, out: &mut Vec<Effect>) {
+        if active(Mutation::NoResend) {
+            for flight in &mut self.primary.flights {
+                flight.sent = self.now;
+            }
+            return;
+        }
         let (now, forsaken) = (self.now, self.forsaken());
         for index in 0..self.primary.flights.len() {
             let flight = &mut self.primary.flights[index];
@@ -201,7 +208,8 @@ impl<S: StateMachine> Replica<S> {
         last_op: OpNumber,
         out: &mut Vec<Effect>,
     ) {
-        if self.status != Status::Normal || !self.is_primary() || view != self.view {
+        let other_view = view != self.view && !active(Mutation::OlderAcksCounted);
+        if self.status != Status::Normal || !self.is_primary() || other_view {
             return self.ignore_prepare_ok();
         }
         self.peers[from.index()].joined = true;
@@ -228,6 +236,10 @@ impl<S: StateMachine> Replica<S> {
             }
             acked.sort_unstable();
             decided = acked[MAX_REPLICAS - faults];
+            if active(Mutation::CommitQuorumOfF) {
+                let others = acked.get(MAX_REPLICAS - faults + 1);
+                decided = others.copied().unwrap_or(self.log.op());
+            }
         }
         // This primary is one of the f + 1, so its own disk has to have it too.
         self.learned_commit = self.learned_commit.max(decided.min(self.durable()));
@@ -284,6 +296,18 @@ impl<S: StateMachine> Replica<S> {
 
     pub(super) fn on_prepare(&mut self, from: ReplicaId, prepare: Prepare, out: &mut Vec<Effect>) {
         let view = prepare.view;
+        if active(Mutation::OlderViewAppended)
+            && view < self.promised
+            && self.status == Status::Normal
+            && !self.is_primary()
+            && well_formed(&prepare)
+        {
+            self.hold_early(Held {
+                prepare,
+                transferred: false,
+            });
+            return self.append_early(out);
+        }
         if view < self.promised || !self.leads(from, view) || !well_formed(&prepare) {
             return self.ignore_prepare();
         }
@@ -296,6 +320,9 @@ impl<S: StateMachine> Replica<S> {
                 prepare,
                 transferred: false,
             });
+            if active(Mutation::AckAmidViewChange) {
+                return self.append_early(out);
+            }
             return self.fetch_started_view(view, out);
         }
         self.hold_early(Held {
@@ -331,6 +358,9 @@ impl<S: StateMachine> Replica<S> {
 
     /// Takes the primary's commit number; an impossible one is no one's commit number.
     pub(super) fn learn_commit(&mut self, commit: OpNumber, out: &mut Vec<Effect>) {
+        if active(Mutation::UncommittedExecuted) {
+            self.learned_commit = self.log.op();
+        }
         if commit.0 < OpNumber::LIMIT {
             self.learned_commit = self.learned_commit.max(commit);
             self.execute(out);
@@ -354,7 +384,7 @@ impl<S: StateMachine> Replica<S> {
     /// Appends the held Prepares that have nothing missing before them; asks for what is missing.
     pub(super) fn append_early(&mut self, out: &mut Vec<Effect>) {
         while let Some(entry) = self.early.first_entry() {
-            if *entry.key() > self.log.op().next() {
+            if *entry.key() > self.log.op().next() && !active(Mutation::GapAppended) {
                 break;
             }
             let held = entry.remove();

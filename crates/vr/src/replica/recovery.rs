@@ -12,6 +12,7 @@ use super::state_transfer::Purpose;
 use crate::effect::{Effect, Note};
 use crate::ids::{Digest, Nonce, OpNumber, ReplicaId, Time, View};
 use crate::message::Message;
+use crate::mutations::{Mutation, active};
 use crate::state_machine::StateMachine;
 use crate::status::Status;
 
@@ -104,7 +105,7 @@ impl<S: StateMachine> Replica<S> {
         if self.status != Status::Normal {
             return self.ignore_recovery();
         }
-        if self.view < promised {
+        if self.view < promised && !active(Mutation::RecoveryBelowPromise) {
             // The asker can't come back below its promise, so the others have to come up to it (rule 4).
             let view = (0..self.config.replicas as u64)
                 .map(|ahead| View(promised.0 + ahead))
@@ -158,7 +159,8 @@ impl<S: StateMachine> Replica<S> {
         response: Response,
         out: &mut Vec<Effect>,
     ) {
-        if nonce != self.recovery.nonce || self.transfer.is_some() {
+        let foreign = nonce != self.recovery.nonce && !active(Mutation::RecoveryWithoutNonce);
+        if foreign || self.transfer.is_some() {
             return self.ignore_recovery_response();
         }
         // Only the newest counts: the same question is asked repeatedly, and the answers may overtake each other.
@@ -175,7 +177,8 @@ impl<S: StateMachine> Replica<S> {
         let Some(view) = answers.clone().map(|answer| answer.view).max() else {
             return;
         };
-        if answers.count() <= self.faults() || view < self.promised {
+        let below = view < self.promised && !active(Mutation::RecoveryBelowPromise);
+        if answers.count() <= self.faults() || below {
             return;
         }
         let primary = view.primary(self.config.replicas);
@@ -193,6 +196,18 @@ impl<S: StateMachine> Replica<S> {
 
     /// The state is here: normal again, in a view that isn't below the promise (section 4.3, step 3).
     pub(super) fn recovered(&mut self, view: View, out: &mut Vec<Effect>) {
+        if active(Mutation::RecoveryBelowPromise) {
+            self.promised = view;
+            self.floor.1 = view;
+        }
+        if active(Mutation::ArmBeforePromise) {
+            let (group, promised) = (self.group, view);
+            self.promised = view;
+            self.recovery = Recovery::new(self.config.replicas);
+            self.follow(view, out);
+            let view = promised;
+            return out.push(Effect::Persist(crate::effect::Promise { group, view }));
+        }
         self.promise(view, out);
         self.recovery = Recovery::new(self.config.replicas);
         self.follow(view, out);

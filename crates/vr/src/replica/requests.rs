@@ -13,6 +13,7 @@ use crate::config::Limits;
 use crate::effect::Effect;
 use crate::ids::{ClientId, OpNumber, RequestNumber, Time};
 use crate::message::{Entry, Reply};
+use crate::mutations::{Mutation, active};
 use crate::state_machine::StateMachine;
 use crate::status::Status;
 
@@ -138,6 +139,14 @@ impl<S: StateMachine> Replica<S> {
         }
         if request.is_read() {
             return self.on_read(client, request, op, out);
+        }
+        if active(Mutation::SecondExecution) && self.primary.queue.len() < self.config.limits.queue
+        {
+            return self.enqueue(Entry {
+                client,
+                request,
+                op,
+            });
         }
         let executed = self.table.highest(client);
         let pending = self.primary.pending.get(&client).copied();

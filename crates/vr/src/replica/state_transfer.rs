@@ -15,6 +15,7 @@ use super::normal::well_formed;
 use crate::effect::{Effect, Note};
 use crate::ids::{Digest, Nonce, OpNumber, ReplicaId, Time, View};
 use crate::message::{Entry, Message, Prepare};
+use crate::mutations::{Mutation, active};
 use crate::state_machine::StateMachine;
 use crate::status::Status;
 
@@ -86,6 +87,9 @@ impl<S: StateMachine> Replica<S> {
     ) {
         let retry = self.config.timing.retry;
         let catches_up = purpose == Purpose::CatchUp;
+        if active(Mutation::TruncationOnRequest) && !catches_up {
+            self.log.truncate(self.commit);
+        }
         let end = if catches_up {
             self.log.op()
         } else {
@@ -417,7 +421,9 @@ impl<S: StateMachine> Replica<S> {
                 transfer.base >= self.commit,
                 "what is committed is never replaced"
             );
-            self.truncate(transfer.base);
+            if !active(Mutation::SuffixNotReplaced) {
+                self.truncate(transfer.base);
+            }
         }
         for entry in transfer.staged {
             self.log.append(entry);

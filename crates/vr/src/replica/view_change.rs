@@ -15,6 +15,7 @@ use super::state_transfer::Purpose;
 use crate::effect::{Effect, Note};
 use crate::ids::{Digest, OpNumber, ReplicaId, Time, View};
 use crate::message::Message;
+use crate::mutations::{Mutation, active};
 use crate::state_machine::StateMachine;
 use crate::status::Status;
 
@@ -132,6 +133,9 @@ impl<S: StateMachine> Replica<S> {
 
     /// Section 4.2, step 1.
     pub(super) fn enter_view_change(&mut self, view: View, out: &mut Vec<Effect>) {
+        if active(Mutation::SpeechBeforePromise) {
+            out.push(Effect::Broadcast(Message::StartViewChange { view }));
+        }
         self.promise(view, out);
         self.vote(view, out);
     }
@@ -239,6 +243,9 @@ impl<S: StateMachine> Replica<S> {
         }
         self.view_change.announced = true;
         self.send_do_view_change(out);
+        if active(Mutation::ViewChangeQuorumOfF) && self.leads(self.config.index, self.view) {
+            self.choose_log(out);
+        }
     }
 
     fn send_do_view_change(&self, out: &mut Vec<Effect>) {
@@ -316,11 +323,21 @@ impl<S: StateMachine> Replica<S> {
     fn choose_log(&mut self, out: &mut Vec<Effect>) {
         let change = &self.view_change;
         let others = change.candidates.iter().flatten().copied();
-        if change.chosen || others.clone().count() < self.faults() {
+        let wanted = if active(Mutation::ViewChangeQuorumOfF) {
+            0
+        } else {
+            self.faults()
+        };
+        if change.chosen || others.clone().count() < wanted {
             return;
         }
         let own = self.own_candidate();
-        let rank = |candidate: &Candidate| (candidate.last_normal, candidate.op);
+        let rank = |candidate: &Candidate| {
+            if active(Mutation::LongestLogWins) {
+                return (View(0), candidate.op);
+            }
+            (candidate.last_normal, candidate.op)
+        };
         let best = others.clone().fold(own, |best, candidate| {
             if rank(&candidate) > rank(&best) {
                 candidate
@@ -403,7 +420,9 @@ impl<S: StateMachine> Replica<S> {
         }
         if self.log.digest_at(op) == Some(digest) {
             // The log is the new view's, but for a longer suffix that lost (rule 3).
-            self.truncate(op);
+            if !active(Mutation::LongerSuffixKept) {
+                self.truncate(op);
+            }
             self.learned_commit = self.learned_commit.max(commit);
             self.follow(view, out);
         } else if self.transfer.is_none() {
