@@ -521,6 +521,9 @@ fn decoded(
         }
         Insn::Call { helper } => Op::Call { helper },
         Insn::Exit => Op::Exit,
-        Insn::LoadImm64 { .. } | Insn::CallKfunc { .. } | Insn::CallReg { .. } => return None,
+        Insn::LoadImm64 { .. }
+        | Insn::CallKfunc { .. }
+        | Insn::CallReg { .. }
+        | Insn::CastAddressSpace { .. } => return None,
     }))
 }
