@@ -80,6 +80,25 @@ fn an_object_is_disassembled_to_what_it_was_made_of() {
     assert!(hex.contains("the map `counts` by its name"), "{hex}");
 }
 
+/// Functions may be labels too.
+#[test]
+fn calls_to_labels_make_functions_of_an_object() {
+    let directory = tempfile::tempdir().unwrap();
+    let object = directory.path().join("f.o");
+    let object = object.to_str().unwrap();
+    let text = "call f\nexit\nf: r0 = 7\nexit";
+    printed(&["asm", "-", "-o", object], text);
+    let listing = printed(&["disasm", object], "");
+    assert!(
+        listing.contains("main:\n0: (85) call pc-1 ; main_2\n"),
+        "{listing}"
+    );
+    assert!(listing.contains("main_2:\n0: (b7) r0 = 7\n"), "{listing}");
+    let code = printed(&["asm", "-", "--hex"], text);
+    assert!(code.starts_with("85 10 00 00 01 00 00 00\n"), "{code}");
+    assert_eq!(printed(&["run", "--hex", &code], ""), "0x7\n");
+}
+
 #[test]
 fn mistakes_in_a_text_are_told_with_file_line_and_column() {
     let errors = refused(&["asm", "--hex", "-"], "r0 = 1\nr0 ++ 2\n  goto far\n", 1);

@@ -6,7 +6,8 @@ use std::str::FromStr;
 use argh::FromArgs;
 use bpf_asm::object::{self, Object};
 use bpf_asm::program::{Program, ProgramKind};
-use bpf_asm::text;
+use bpf_asm::text::Assembly;
+use bpf_asm::{code, text};
 
 use crate::{Failure, hex, read_text};
 
@@ -64,34 +65,14 @@ pub(crate) fn run(arguments: &Asm) -> Result<Vec<u8>, Failure> {
         ));
     }
     let source = read_text(&arguments.file)?;
-    let error = |error: &dyn std::fmt::Display| Failure::Error(error.to_string());
-    let assembly = text::assemble(&arguments.file, &source).map_err(|errors| error(&errors))?;
-    // Lines name their file for as long as they like; this process has one, and ends soon.
-    let file: &'static str = Box::leak(arguments.file.clone().into_boxed_str());
-    let mut functions = assembly.units.iter().enumerate().map(|(at, unit)| {
-        // The program takes its context; what functions take the verifier sees.
-        unit.function(file, if at == 0 { 1 } else { 5 })
-    });
-    let program = Program {
-        kind: arguments.kind.0,
-        main: functions
-            .next()
-            .ok_or_else(|| Failure::Error("there is no instruction".into()))?,
-        subprograms: functions.collect(),
-        maps: assembly.maps,
-    };
+    let assembly = text::assemble(&arguments.file, &source).map_err(failure)?;
     let bytes = if arguments.hex {
-        let linked = object::link(&program).map_err(|refused| error(&refused))?;
-        if let Some((_, map)) = linked.maps.first() {
-            return Err(Failure::Error(format!(
-                "plain code can't refer to the map `{map}` by its name; leave out --hex, or write map[fd:N]"
-            )));
-        }
-        hex::of_code(&linked.insns).into_bytes()
+        code_of(assembly, arguments)?.into_bytes()
     } else {
-        let object = Object::new(arguments.license.as_str()).sources(&[(file, &source)]);
-        let elf = object.program(program).to_elf();
-        elf.map_err(|refused| error(&refused))?
+        let program = program(assembly, arguments)?;
+        let sources = [(arguments.file.as_str(), source.as_str())];
+        let object = Object::new(arguments.license.as_str()).sources(&sources);
+        object.program(program).to_elf().map_err(failure)?
     };
     match &arguments.output {
         None => Ok(bytes),
@@ -100,4 +81,45 @@ pub(crate) fn run(arguments: &Asm) -> Result<Vec<u8>, Failure> {
             Ok(Vec::new())
         }
     }
+}
+
+/// The code as the kernel would get it; where there is one piece of it, as it is written.
+fn code_of(assembly: Assembly, arguments: &Asm) -> Result<String, Failure> {
+    if let [unit] = &assembly.units[..]
+        && unit.relocations.is_empty()
+    {
+        return Ok(hex::of_code(&unit.insns));
+    }
+    let linked = object::link(&program(assembly, arguments)?).map_err(failure)?;
+    if let Some((_, map)) = linked.maps.first() {
+        return Err(Failure::Error(format!(
+            "plain code can't refer to the map `{map}` by its name; leave out --hex, or write map[fd:N]"
+        )));
+    }
+    Ok(hex::of_code(&linked.insns))
+}
+
+/// The first function and what it calls, by name or by label.
+fn program(assembly: Assembly, arguments: &Asm) -> Result<Program, Failure> {
+    // Lines name their file for as long as they like; this process has one, and ends soon.
+    let file: &'static str = Box::leak(arguments.file.clone().into_boxed_str());
+    let mut functions = Vec::with_capacity(assembly.units.len());
+    for (at, unit) in assembly.units.iter().enumerate() {
+        // The program takes its context; what functions take the verifier sees.
+        let function = unit.function(file, if at == 0 { 1 } else { 5 });
+        functions.extend(code::cut(&function).map_err(failure)?);
+    }
+    let mut functions = functions.into_iter();
+    Ok(Program {
+        kind: arguments.kind.0,
+        main: functions
+            .next()
+            .ok_or_else(|| Failure::Error("there is no instruction".into()))?,
+        subprograms: functions.collect(),
+        maps: assembly.maps,
+    })
+}
+
+fn failure(error: impl std::fmt::Display) -> Failure {
+    Failure::Error(error.to_string())
 }
