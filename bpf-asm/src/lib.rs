@@ -9,6 +9,7 @@ pub mod btf;
 pub mod builder;
 pub mod code;
 pub mod disasm;
+pub mod engine;
 pub mod harness;
 pub mod insn;
 pub mod interpreter;

@@ -7,8 +7,9 @@ use std::collections::{HashSet, VecDeque};
 
 use crate::program::MapDef;
 use hash::Slab;
+pub(crate) use ring::Reservation;
+pub(super) use ring::Ring;
 pub use ring::RingRecord;
-pub(super) use ring::{Reservation, Ring};
 
 /// The most bytes that one map's values may take here.
 pub const MAX_MAP_BYTES: u64 = 1 << 30;
