@@ -8,6 +8,9 @@ use std::collections::BTreeSet;
 use crate::insn::{Imm64, Insn};
 use crate::program::{Function, Line, Relocation, Target};
 
+/// Registers that arguments are passed in: r1 to r5.
+const MAX_ARGUMENTS: usize = 5;
+
 /// Why code makes no functions.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CodeError {
@@ -50,43 +53,52 @@ pub fn functions(
     file: &'static str,
     insns: &[Insn],
 ) -> Result<Vec<Function>, CodeError> {
-    let mut starts = Vec::with_capacity(insns.len() + 1);
     let mut slot = 0;
+    let mut lines = Vec::with_capacity(insns.len());
     for insn in insns {
+        lines.push(Line {
+            file,
+            line: u32::try_from(slot + 1).unwrap_or(u32::MAX),
+            column: 1,
+        });
+        slot += insn.slots();
+    }
+    cut(&Function {
+        name: name.to_owned(),
+        // The verifier follows static functions with the registers that they have; nobody counts them.
+        arguments: MAX_ARGUMENTS,
+        insns: insns.to_vec(),
+        lines,
+        relocations: Vec::new(),
+    })
+}
+
+/// Cuts one function as [`functions`] does; calls that have a relocation stay as they are.
+///
+/// # Errors
+/// See [`CodeError`].
+pub fn cut(whole: &Function) -> Result<Vec<Function>, CodeError> {
+    let mut starts = Vec::with_capacity(whole.insns.len());
+    let mut slot = 0;
+    for insn in &whole.insns {
         starts.push(slot);
         slot += insn.slots();
     }
-    let end = slot;
-    let mut heads = BTreeSet::from([0]);
-    for (insn, slot) in insns.iter().zip(&starts) {
-        match insn {
-            Insn::CallLocal { offset } => {
-                let target = target(*slot, i64::from(*offset));
-                let head = usize::try_from(target).ok();
-                let head = head.filter(|head| starts.binary_search(head).is_ok());
-                heads.insert(head.ok_or(CodeError::Call {
-                    slot: *slot,
-                    target,
-                })?);
-            }
-            Insn::LoadImm64 {
-                value: Imm64::Function { .. },
-                ..
-            } => return Err(CodeError::Address { slot: *slot }),
-            _ => {}
-        }
-    }
+    let heads = heads(whole, &starts, slot)?;
     let called = |slot: usize| match slot {
-        0 => name.to_owned(),
-        slot => format!("{name}_{slot}"),
+        0 => whole.name.clone(),
+        slot => format!("{}_{slot}", whole.name),
     };
+    let mut relocations = whole.relocations.iter().peekable();
     let mut functions: Vec<Function> = Vec::with_capacity(heads.len());
-    for (insn, slot) in insns.iter().zip(&starts) {
+    for (at, (insn, slot)) in whole.insns.iter().zip(&starts).enumerate() {
         if heads.contains(slot) {
             functions.push(Function {
                 name: called(*slot),
-                // The verifier follows static functions with the registers that they have; nobody counts them.
-                arguments: 5,
+                arguments: match slot {
+                    0 => whole.arguments,
+                    _ => MAX_ARGUMENTS,
+                },
                 insns: Vec::new(),
                 lines: Vec::new(),
                 relocations: Vec::new(),
@@ -95,44 +107,74 @@ pub fn functions(
         let Some(function) = functions.last_mut() else {
             continue;
         };
-        let bounds = || {
-            let first = heads.range(..=*slot).next_back().copied().unwrap_or(0);
-            let after = heads.range(slot + 1..).next().copied().unwrap_or(end);
-            (first, after)
-        };
         if let Some(offset) = jump_offset(insn) {
-            let target = target(*slot, offset);
-            let bounds = bounds();
-            let inside = |slot: usize| (bounds.0..bounds.1).contains(&slot);
-            if !usize::try_from(target).is_ok_and(inside) {
-                let slot = *slot;
-                return Err(CodeError::Jump {
-                    slot,
-                    target,
-                    bounds,
-                });
-            }
+            check_jump(&heads, slot, offset)?;
         }
         let mut insn = *insn;
-        if let Insn::CallLocal { offset } = insn {
+        let mut relocation = relocations
+            .next_if(|relocation| relocation.at == at)
+            .cloned();
+        if let (Insn::CallLocal { offset }, None) = (insn, &relocation) {
             let callee = usize::try_from(target(*slot, i64::from(offset))).unwrap_or(0);
-            function.relocations.push(Relocation {
-                at: function.insns.len(),
+            relocation = Some(Relocation {
+                at,
                 target: Target::Subprogram(called(callee)),
             });
             insn = Insn::CallLocal { offset: -1 };
         }
+        function
+            .relocations
+            .extend(relocation.map(|relocation| Relocation {
+                at: function.insns.len(),
+                ..relocation
+            }));
         function.insns.push(insn);
-        function.lines.push(Line {
-            file,
-            line: u32::try_from(slot + 1).unwrap_or(u32::MAX),
-            column: 1,
-        });
+        function.lines.extend(whole.lines.get(at).copied());
     }
     if functions.is_empty() {
         return Err(CodeError::Empty);
     }
     Ok(functions)
+}
+
+/// The slots where functions begin, and the one behind the last.
+fn heads(whole: &Function, starts: &[usize], end: usize) -> Result<BTreeSet<usize>, CodeError> {
+    let mut heads = BTreeSet::from([0, end]);
+    for (at, (insn, slot)) in whole.insns.iter().zip(starts).enumerate() {
+        let slot = *slot;
+        match insn {
+            Insn::CallLocal { offset } if !whole.relocations.iter().any(|r| r.at == at) => {
+                let target = target(slot, i64::from(*offset));
+                let head = usize::try_from(target).ok();
+                let head = head.filter(|head| starts.binary_search(head).is_ok());
+                heads.insert(head.ok_or(CodeError::Call { slot, target })?);
+            }
+            Insn::LoadImm64 {
+                value: Imm64::Function { .. },
+                ..
+            } => return Err(CodeError::Address { slot }),
+            _ => {}
+        }
+    }
+    Ok(heads)
+}
+
+/// Whether a jump stays in its function.
+fn check_jump(heads: &BTreeSet<usize>, slot: &usize, offset: i64) -> Result<(), CodeError> {
+    let slot = *slot;
+    let target = target(slot, offset);
+    let first = heads.range(..=slot).next_back().copied();
+    let after = heads.range(slot + 1..).next().copied();
+    let bounds = (first.unwrap_or(slot), after.unwrap_or(slot + 1));
+    let inside = |slot: usize| (bounds.0..bounds.1).contains(&slot);
+    if usize::try_from(target).is_ok_and(inside) {
+        return Ok(());
+    }
+    Err(CodeError::Jump {
+        slot,
+        target,
+        bounds,
+    })
 }
 
 /// The slot that is `offset` behind the instruction after `slot`. Slots are far fewer than 2^63.
@@ -180,6 +222,25 @@ mod tests {
         );
         assert_eq!(targets(&functions[2]), [(0, sub("code_5"))]);
         assert_eq!(functions[2].lines[1].line, 9);
+    }
+
+    #[test]
+    fn relocations_and_lines_go_with_their_instructions() {
+        let text = "call f\nexit\nf: r1 = map[m]\ncall other\nexit\n.function other\nexit";
+        let assembly = crate::text::assemble("code", text).unwrap();
+        let cut = super::cut(&assembly.units[0].function("code.s", 1)).unwrap();
+        assert_eq!(cut.len(), 2);
+        assert_eq!((cut[0].arguments, cut[1].lines[0].line), (1, 3));
+        let targets: Vec<_> = cut[1]
+            .relocations
+            .iter()
+            .map(|r| (r.at, r.target.clone()))
+            .collect();
+        let expected = [
+            (0, Target::Map("m".into())),
+            (1, Target::Subprogram("other".into())),
+        ];
+        assert_eq!(targets, expected);
     }
 
     #[test]

@@ -16,3 +16,4 @@ pub mod interpreter;
 pub mod object;
 pub mod program;
 pub mod text;
+pub mod verifier;

@@ -18,7 +18,7 @@ mod types;
 use crate::insn::IllegalInsn;
 use crate::program::Program;
 pub use link::{Linked, link};
-use sources::Sources;
+pub(crate) use sources::Sources;
 
 /// Programs that go into one file, with their licence.
 #[derive(Clone, Debug)]

@@ -65,7 +65,8 @@ fn llvm_disassembles_our_code_and_assembles_the_same() {
     }
 }
 
-/// All but what LLVM 19 lacks: ordered loads and stores, kernel functions, and map and function addresses.
+/// All but what LLVM 19 lacks: ordered loads and stores, kernel functions, calls by register, and map and function
+/// addresses.
 fn every_form_that_llvm_knows() -> Assembler {
     let mut a = Assembler::new("every_form");
     let (dst, src, base, offset) = (Reg::R1, Reg::R2, Reg::R10, -8);
@@ -87,6 +88,12 @@ fn every_form_that_llvm_knows() -> Assembler {
             }
         }
     }
+    a.emit(Insn::CastAddressSpace {
+        dst,
+        src,
+        to: 0,
+        from: 1,
+    });
     a.neg32(dst).neg64(dst);
     a.movsx32_8(dst, src).movsx32_16(dst, src);
     a.movsx64_8(dst, src)

@@ -103,17 +103,20 @@ const SERIAL: &[&str] = &[
     "electrode-replica",
 ];
 
+/// The features that no default has: commands whose dependencies their libraries do without.
+const FEATURES: &[&str] = &["--features", "bpf-asm/cli"];
+
 fn verify() -> Result<()> {
     Part::new("format").cargo(&["fmt", "--all", "--check"])?;
     Part::new("tidy").run(tidy::check)?;
     let clippy = ["clippy", "--workspace", "--all-targets", "--profile", "ci"];
-    Part::new("lints").cargo(&[&clippy[..], &["--", "-D", "warnings"]].concat())
+    Part::new("lints").cargo(&[&clippy[..], FEATURES, &["--", "-D", "warnings"]].concat())
 }
 
 fn test() -> Result<()> {
     Part::new("tools").run(tools::provide)?;
     verify()?;
-    let test = ["test", "--profile", "ci", "--no-fail-fast"];
+    let test = [&["test", "--profile", "ci", "--no-fail-fast"], FEATURES].concat();
     Part::new("build").cargo(&[&test[..], &["--workspace", "--no-run"]].concat())?;
     let mut parallel = [&test[..], &["--workspace", "--tests"]].concat();
     let mut serial = [&test[..], &["--tests"]].concat();

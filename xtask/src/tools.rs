@@ -26,6 +26,13 @@ const TOOLS: &[Tool] = &[
         package: "bpftool",
         optional: Some("one test loads our objects with it, and will say that it didn't"),
     },
+    Tool {
+        command: "llvm-mc-19",
+        package: "llvm-19",
+        optional: Some(
+            "one test has LLVM assemble what it disassembles of ours, and will say that it didn't",
+        ),
+    },
 ];
 
 /// What virtual machines need.

@@ -4,24 +4,27 @@ use crate::program::Line;
 
 /// Files by how their names end.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Sources {
+pub(crate) struct Sources {
     files: Vec<(String, String)>,
 }
 
 impl Sources {
-    pub(super) fn add(&mut self, files: &[(&str, &str)]) {
+    pub(crate) fn add(&mut self, files: &[(&str, &str)]) {
         let owned = |(suffix, text): &(&str, &str)| ((*suffix).to_owned(), (*text).to_owned());
         self.files.extend(files.iter().map(owned));
     }
 
     /// The text of a line without the white space around it, or `file:line`.
     pub(super) fn text(&self, line: &Line) -> String {
-        let known = || {
-            let index = usize::try_from(line.line).ok()?.checked_sub(1)?;
-            let text = self.file(line.file)?.lines().nth(index)?.trim();
-            (!text.is_empty()).then(|| text.to_owned())
-        };
-        known().unwrap_or_else(|| format!("{}:{}", line.file, line.line))
+        self.known(line)
+            .unwrap_or_else(|| format!("{}:{}", line.file, line.line))
+    }
+
+    /// The text of a line without the white space around it, if its file is known and the line is not blank.
+    pub(crate) fn known(&self, line: &Line) -> Option<String> {
+        let index = usize::try_from(line.line).ok()?.checked_sub(1)?;
+        let text = self.file(line.file)?.lines().nth(index)?.trim();
+        (!text.is_empty()).then(|| text.to_owned())
     }
 
     /// The file with the longest matching suffix, so that adding a vaguer one changes nothing.

@@ -184,6 +184,7 @@ fn both_ways_of_writing_say_the_same() {
         ("call bpf_map_lookup_elem", "call helper 1"),
         ("call pc+7", "call local +7"),
         ("callx r3", "call helper %r3"),
+        ("callx r3", "call %r3"),
         ("call kernel-function#12", "call runtime 12"),
         ("exit", "exit ; the end"),
     ];

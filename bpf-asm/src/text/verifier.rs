@@ -447,6 +447,10 @@ fn call(cursor: &mut Cursor<'_>) -> Result<Statement, TextError> {
     match word {
         // `call 5`, `call #5`
         "" if start.rest().starts_with(['+', '-']) => jump_target(cursor).map(local),
+        "" if start.rest().starts_with('%') => {
+            let target = register(cursor, Width::W64)?;
+            Ok(Statement::new(Insn::CallReg { target }))
+        }
         "" => {
             cursor.eat("#");
             helper(cursor)

@@ -11,6 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 
 use bpf_asm::insn::{AtomicOp, Insn};
+use bpf_asm::interpreter::{Input, Machine, SkbInput};
+use bpf_asm::program::ProgramKind;
 use case::{Case, Run};
 use kernel::{Call, KernelError, Loaded};
 
@@ -196,6 +198,62 @@ fn the_kernel_agrees_with_every_case() {
             (None, _) => unreachable!("it was loaded above"),
         }
     });
+}
+
+#[test]
+fn the_interpreter_agrees_with_every_case() {
+    all_pass(|case, run| {
+        let machine = Machine::new();
+        // As many rounds of `may_goto` as the kernel allows take a while.
+        machine.set_budget(1 << 26);
+        let insns = code(case, run);
+        let (program, input) = match case.is_classifier {
+            true => (
+                machine.load_insns_for(ProgramKind::Classifier, &insns),
+                SkbInput::new(run.memory.clone()).into(),
+            ),
+            false => (
+                machine.load_insns(&insns),
+                Input::Memory(run.memory.clone()),
+            ),
+        };
+        let program = program.map_err(|error| error.to_string())?;
+        machine
+            .start(program, input)
+            .run()
+            .map_err(|fault| fault.to_string())
+    });
+}
+
+/// What rbpf answers: nothing where it refuses, fails or panics.
+fn rbpf(code: &[Insn], mut memory: Vec<u8>) -> Option<u64> {
+    let mut slots = Vec::new();
+    for insn in code {
+        insn.encode(&mut slots);
+    }
+    let run = move || {
+        let vm = rbpf::EbpfVmRaw::new(Some(slots.as_flattened())).ok()?;
+        vm.execute_program(&mut memory).ok()
+    };
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).ok()?
+}
+
+/// The list of its divergences is in the case files; it has to be complete, and to hold nothing that is not so.
+#[test]
+fn rbpf_agrees_with_every_case_but_those_that_say_otherwise() {
+    let mut findings = Vec::new();
+    for case in cases().iter().filter(|case| case.refused.is_none()) {
+        let agrees = |run: &Run| rbpf(&code(case, run), run.memory.clone()) == Some(run.result);
+        let all_agree = case.runs().iter().all(agrees);
+        match &case.rbpf_differs {
+            None if !all_agree => findings.push(format!("{}: rbpf differs", case.title)),
+            Some(why) if all_agree => {
+                findings.push(format!("{}: rbpf agrees, though {why}", case.title));
+            }
+            _ => {}
+        }
+    }
+    assert!(findings.is_empty(), "{}", findings.join("\n"));
 }
 
 /// Says so past the test harness, which would swallow a plain print.

@@ -10,6 +10,7 @@ use aya::programs::{
     XdpMode, tc,
 };
 use aya::{Ebpf, EbpfError};
+use bpf_asm::{object, verifier};
 use electrode_fastpath::counters::Counters;
 use electrode_fastpath::programs::{self, PROGRAM_PREPARE, PROGRAM_PREPARE_OK};
 
@@ -40,7 +41,7 @@ pub enum AttachError {
     Load {
         /// Which.
         program: &'static str,
-        /// The kernel's words, the verifier's last lines among them.
+        /// The kernel's words, and the verifier's with the Rust lines that they are about.
         reason: String,
     },
     /// The maps can't be made or mapped.
@@ -319,18 +320,27 @@ fn refused(program: &'static str, error: &ProgramError) -> AttachError {
             {
                 return AttachError::Permission(io_error.to_string());
             }
-            let log = verifier_log.to_string();
-            let lines: Vec<&str> = log.lines().collect();
-            let tail = lines[lines.len().saturating_sub(20)..].join("\n  ");
             AttachError::Load {
                 program,
-                reason: format!("{io_error}; the verifier's last lines:\n  {tail}"),
+                reason: format!("{io_error}; {}", told(program, &verifier_log.to_string())),
             }
         }
         other => AttachError::Load {
             program,
             reason: chain(other),
         },
+    }
+}
+
+/// The verifier's log in some twenty lines, with the Rust lines of the program; its end, if there is no such program.
+fn told(program: &str, log: &str) -> String {
+    let built = programs::build(program).and_then(Result::ok);
+    match built.and_then(|program| object::link(&program).ok()) {
+        Some(linked) => verifier::explain(log, &linked, programs::SOURCES).to_string(),
+        None => {
+            let lines: Vec<&str> = log.lines().collect();
+            lines[lines.len().saturating_sub(20)..].join("\n  ")
+        }
     }
 }
 

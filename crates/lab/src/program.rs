@@ -4,12 +4,13 @@ use std::fmt::Display;
 
 use aya::programs::tc::TcAttachType;
 use aya::programs::xdp::XdpMode;
-use aya::programs::{SchedClassifier, Xdp};
+use aya::programs::{ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use bpf_asm::asm::Assembler;
 use bpf_asm::insn::Reg;
-use bpf_asm::object::Object;
+use bpf_asm::object::{self, Linked, Object};
 use bpf_asm::program::{Program, ProgramKind};
+use bpf_asm::verifier;
 
 use crate::{LabError, namespace};
 
@@ -33,6 +34,7 @@ impl Loaded {
         let name = program.main.name.clone();
         let kind = program.kind;
         let loading = format!("loading the program {name}");
+        let linked = object::link(&program).map_err(refused(&loading))?;
         let elf = Object::new("Dual MIT/GPL")
             .program(program)
             .to_elf()
@@ -44,12 +46,14 @@ impl Loaded {
             .map_err(refused(&loading))?;
         match kind {
             ProgramKind::Xdp | ProgramKind::XdpFrags => {
-                xdp(&mut ebpf, &name)?.load().map_err(refused(&loading))?;
+                xdp(&mut ebpf, &name)?
+                    .load()
+                    .map_err(rejected(&loading, &linked))?;
             }
             ProgramKind::Classifier => {
                 classifier(&mut ebpf, &name)?
                     .load()
-                    .map_err(refused(&loading))?;
+                    .map_err(rejected(&loading, &linked))?;
             }
         }
         Ok(Loaded { name, kind, ebpf })
@@ -114,6 +118,23 @@ pub(crate) fn refused<E: std::error::Error>(doing: &str) -> impl FnOnce(E) -> La
             doing: doing.to_owned(),
             message,
         }
+    }
+}
+
+/// For `map_err`: a program that didn't load, told with its Rust lines where the verifier had something to say.
+fn rejected(doing: &str, linked: &Linked) -> impl FnOnce(ProgramError) -> LabError {
+    move |error| match error {
+        ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } => LabError::Program {
+            doing: doing.to_owned(),
+            message: format!(
+                "{io_error}; {}",
+                verifier::explain(&verifier_log.to_string(), linked, &[])
+            ),
+        },
+        other => refused(doing)(other),
     }
 }
 

@@ -6,7 +6,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use electrode_lab::{Host, HostOptions, Lab, LabError, root_or_skip};
+use bpf_asm::asm::Assembler;
+use bpf_asm::insn::Reg;
+use bpf_asm::program::{Program, ProgramKind};
+use electrode_lab::{Host, HostOptions, Lab, LabError, Loaded, root_or_skip};
 
 /// Whether a datagram of `size` bytes sent on `from` arrives on `to`: within five seconds, since a neighbour that
 /// doesn't answer at once is asked again after one.
@@ -248,4 +251,33 @@ fn a_lab_on_the_loopback_device_needs_no_root() {
     assert!(reaches(&a, &b, b.ip(), 100));
     assert!(matches!(a.link_down(), Err(LabError::OnLoopback(_))));
     assert_eq!(a.namespace(), None);
+}
+
+/// What the verifier dislikes is told with the line of Rust that wrote it.
+#[test]
+fn a_program_that_the_kernel_refuses_is_told_with_its_line() {
+    if !root_or_skip("loading a program") {
+        return;
+    }
+    let mut code = Assembler::new("refused");
+    code.mov64_imm(Reg::R0, 2);
+    let line = line!() + 1;
+    code.mov64(Reg::R0, Reg::R9);
+    code.exit();
+    let refused = Loaded::new(Program {
+        kind: ProgramKind::Xdp,
+        main: code.finish().unwrap(),
+        subprograms: Vec::new(),
+        maps: Vec::new(),
+    });
+    let message = refused.unwrap_err().to_string();
+    assert!(
+        message.contains("the verifier says: R9 !read_ok"),
+        "{message}"
+    );
+    assert!(
+        message.contains(&format!("tests/lab.rs:{line}:")),
+        "{message}"
+    );
+    assert!(!message.contains("processed "), "{message}");
 }

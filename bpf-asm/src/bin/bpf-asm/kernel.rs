@@ -11,8 +11,9 @@ use aya::{Ebpf, EbpfLoader};
 use bpf_asm::asm::Assembler;
 use bpf_asm::code;
 use bpf_asm::insn::{Insn, Reg};
-use bpf_asm::object::Object;
+use bpf_asm::object::{self, Object};
 use bpf_asm::program::{Function, Program, ProgramKind};
+use bpf_asm::verifier;
 
 /// What a test run takes at least: an Ethernet header.
 const MIN_PACKET: usize = 14;
@@ -81,6 +82,7 @@ impl Loaded {
             },
         };
         let name = program.main.name.clone();
+        let linked = object::link(&program).map_err(other)?;
         let elf = Object::new("GPL")
             .program(program)
             .to_elf()
@@ -99,7 +101,10 @@ impl Loaded {
             Err(ProgramError::LoadError {
                 io_error,
                 verifier_log,
-            }) => Err(KernelError::Refused(format!("{io_error}\n{verifier_log}"))),
+            }) => {
+                let told = verifier::explain(&verifier_log.to_string(), &linked, &[]);
+                Err(KernelError::Refused(format!("{io_error}\n{told}")))
+            }
             Err(error) => Err(chain(error)),
         }
     }

@@ -1,0 +1,7 @@
+//! Fuzz target: any verifier log. `cargo +nightly fuzz run explain` in `bpf-asm`.
+#![no_main]
+
+#[path = "../bodies.rs"]
+mod bodies;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| bodies::explain(data));

@@ -1,0 +1,234 @@
+//! The `bpf-asm` command.
+
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::process::{Command, Output, Stdio};
+
+fn run(arguments: &[&str], input: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bpf-asm"));
+    command.args(arguments).stdin(Stdio::piped());
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A command that reads nothing may be gone already.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    child.wait_with_output().unwrap()
+}
+
+/// What it prints, where that goes well.
+fn printed(arguments: &[&str], input: &str) -> String {
+    let output = run(arguments, input);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {stderr}");
+    assert!(stderr.is_empty(), "{arguments:?}: {stderr}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// What it complains about, with this exit code.
+fn refused(arguments: &[&str], input: &str, code: i32) -> String {
+    let output = run(arguments, input);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {stderr}");
+    assert!(output.stdout.is_empty(), "{arguments:?}");
+    stderr
+}
+
+const ANSWER: &str = "b7 00 00 00 2a 00 00 00\n95 00 00 00 00 00 00 00\n";
+
+#[test]
+fn text_becomes_code_and_code_becomes_text() {
+    assert_eq!(printed(&["asm", "--hex", "-"], "mov %r0, 42\nexit"), ANSWER);
+    let listing = "0: (b7) r0 = 42\n1: (95) exit\n";
+    assert_eq!(printed(&["disasm", "--hex", ANSWER], ""), listing);
+    assert_eq!(printed(&["disasm", "--hex=-"], ANSWER), listing);
+    assert_eq!(printed(&["asm", "-", "--hex"], listing), ANSWER);
+}
+
+#[test]
+fn an_object_is_disassembled_to_what_it_was_made_of() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let text = "\
+        .map counts array 4 8 1\n\
+        .function count\n\
+        r1 = map[counts]\n\
+        call verdict\n\
+        exit\n\
+        .function verdict\n\
+        r0 = 2\n\
+        exit\n";
+    std::fs::write(path("count.s"), text).unwrap();
+    assert_eq!(
+        printed(&["asm", &path("count.s"), "-o", &path("count.o")], ""),
+        ""
+    );
+    let listing = printed(&["disasm", &path("count.o")], "");
+    let main = "count:\n0: (18) r1 = 0x0 ; map counts\n2: (85) call pc-1 ; verdict\n3: (95) exit\n";
+    assert!(listing.contains(main), "{listing}");
+    assert!(listing.contains("verdict:\n0: (b7) r0 = 2\n"), "{listing}");
+    // With its map's definition, the listing is the same object's text.
+    let again = format!(
+        ".map counts array 4 8 1\n{main}{}",
+        "verdict:\n0: (b7) r0 = 2\n1: (95) exit\n"
+    );
+    std::fs::write(path("again.s"), again).unwrap();
+    printed(&["asm", &path("again.s"), "--output", &path("again.o")], "");
+    assert_eq!(printed(&["disasm", &path("again.o")], ""), listing);
+    let hex = refused(&["asm", "--hex", &path("count.s")], "", 1);
+    assert!(hex.contains("the map `counts` by its name"), "{hex}");
+}
+
+/// Functions may be labels too.
+#[test]
+fn calls_to_labels_make_functions_of_an_object() {
+    let directory = tempfile::tempdir().unwrap();
+    let object = directory.path().join("f.o");
+    let object = object.to_str().unwrap();
+    let text = "call f\nexit\nf: r0 = 7\nexit";
+    printed(&["asm", "-", "-o", object], text);
+    let listing = printed(&["disasm", object], "");
+    assert!(
+        listing.contains("main:\n0: (85) call pc-1 ; main_2\n"),
+        "{listing}"
+    );
+    assert!(listing.contains("main_2:\n0: (b7) r0 = 7\n"), "{listing}");
+    let code = printed(&["asm", "-", "--hex"], text);
+    assert!(code.starts_with("85 10 00 00 01 00 00 00\n"), "{code}");
+    assert_eq!(printed(&["run", "--hex", &code], ""), "0x7\n");
+}
+
+#[test]
+fn mistakes_in_a_text_are_told_with_file_line_and_column() {
+    let errors = refused(&["asm", "--hex", "-"], "r0 = 1\nr0 ++ 2\n  goto far\n", 1);
+    let expected = "bpf-asm asm: -:2:4: expected an assignment such as =, += or s>>=, not `++`\n-:3:8: `far` is no label of this function\n";
+    assert_eq!(errors, expected);
+    let missing = refused(&["asm", "--hex", "/no/such/file.s"], "", 1);
+    assert!(
+        missing.contains("/no/such/file.s: No such file"),
+        "{missing}"
+    );
+    let bytes = refused(&["disasm", "/proc/self/cmdline"], "", 1);
+    assert!(
+        bytes.starts_with("bpf-asm disasm: /proc/self/cmdline: "),
+        "{bytes}"
+    );
+    let empty = refused(&["asm", "--hex", "-"], "; nothing\n", 1);
+    assert!(empty.contains("-:1:1: there is no instruction"), "{empty}");
+}
+
+#[test]
+fn engines_agree_on_r0() {
+    let mut engines = vec!["interpreter", "rbpf"];
+    if std::fs::metadata("/proc/self").unwrap().uid() == 0 {
+        engines.push("kernel");
+    } else {
+        let _ = writeln!(std::io::stderr(), "SKIPPED: the kernel's engine needs root");
+    }
+    let text = "r0 = *(u16 *)(r1 +1)\nr0 <<= 40\nexit";
+    for engine in engines {
+        let arguments = ["run", "-", "--mem", "01 02 03", "--engine", engine];
+        assert_eq!(printed(&arguments, text), "0x3020000000000\n", "{engine}");
+        assert_eq!(
+            printed(&["run", "--hex", ANSWER, &format!("--engine={engine}")], ""),
+            "0x2a\n"
+        );
+    }
+}
+
+#[test]
+fn a_run_that_fails_says_where() {
+    let fault = refused(&["run", "-"], "r0 = r3\nexit", 1);
+    assert!(
+        fault.starts_with("bpf-asm run: ") && fault.contains("r3"),
+        "{fault}"
+    );
+    if std::fs::metadata("/proc/self").unwrap().uid() == 0 {
+        let fault = refused(
+            &["run", "-", "--engine=kernel"],
+            "r0 = *(u8 *)(r1 +9)\nexit",
+            1,
+        );
+        assert!(fault.contains("the verifier says: "), "{fault}");
+        assert!(fault.contains("at code:1:1"), "{fault}");
+        assert!(!fault.contains("processed "), "{fault}");
+    }
+    let bytes = refused(&["run", "--hex", "b700"], "", 1);
+    assert!(bytes.contains("--hex: 2 bytes are no code"), "{bytes}");
+    let opcode = refused(&["run", "--hex", "ff 00 00 00 00 00 00 00"], "", 1);
+    assert!(
+        opcode.contains("--hex: slot 0: unknown opcode 0xff"),
+        "{opcode}"
+    );
+    let memory = refused(&["run", "--hex", ANSWER, "--mem", "0"], "", 1);
+    assert!(
+        memory.contains("--mem: 1 hexadecimal digits make no whole bytes"),
+        "{memory}"
+    );
+    let digit = refused(&["run", "--hex", ANSWER, "--mem=0g"], "", 1);
+    assert!(digit.contains("`g` is no hexadecimal digit"), "{digit}");
+}
+
+/// As the conformance suite's runner calls it: the memory before what it was told to pass.
+#[test]
+fn the_plugin_takes_memory_and_code_and_prints_r0() {
+    let load = "71 10 01 00 00 00 00 00 95 00 00 00 00 00 00 00\n";
+    for engine in ["interpreter", "rbpf"] {
+        let engine = format!("--engine={engine}");
+        assert_eq!(printed(&["aa bb cc", "plugin", &engine], load), "bb\n");
+        assert_eq!(printed(&["plugin", "aa bb cc", &engine], load), "bb\n");
+    }
+    assert_eq!(printed(&["plugin"], ANSWER), "2a\n");
+    let error = refused(&["plugin"], "zz", 1);
+    assert!(
+        error.contains("standard input: `z` is no hexadecimal digit"),
+        "{error}"
+    );
+    refused(&["plugin", "--elf"], ANSWER, 2);
+}
+
+#[test]
+fn a_command_line_that_makes_no_sense_is_a_mistake_in_usage() {
+    for arguments in [
+        &[][..],
+        &["link"],
+        &["run"],
+        &["run", "a.s", "--hex", "00"],
+        &["run", "a.s", "--engine", "ubpf"],
+        &["disasm"],
+        &["asm"],
+        &["asm", "a.s", "--kind", "kprobe", "--hex"],
+        &["asm", "a.s", "--frob"],
+    ] {
+        let errors = refused(arguments, "", 2);
+        assert!(
+            errors.contains("--help` for more"),
+            "{arguments:?}: {errors}"
+        );
+    }
+    let engine = refused(&["run", "a.s", "--engine", "ubpf"], "", 2);
+    assert!(
+        engine.contains("expected interpreter, rbpf or kernel"),
+        "{engine}"
+    );
+}
+
+#[test]
+fn help_and_version_are_found_anywhere() {
+    for arguments in [&["-h"][..], &["--help"], &["help"]] {
+        assert!(printed(arguments, "").contains("Assemble, disassemble and run eBPF code"));
+    }
+    for arguments in [
+        &["run", "-h"][..],
+        &["help", "run"],
+        &["run", "a.s", "--help"],
+    ] {
+        assert!(
+            printed(arguments, "").contains("with memory in r1"),
+            "{arguments:?}"
+        );
+    }
+    assert!(printed(&["--version"], "").starts_with("bpf-asm 0."));
+    assert!(printed(&["run", "-V"], "").starts_with("bpf-asm 0."));
+}
