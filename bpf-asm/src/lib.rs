@@ -8,6 +8,8 @@ pub mod asm;
 pub mod btf;
 pub mod builder;
 pub mod disasm;
+pub mod helper;
 pub mod insn;
 pub mod object;
 pub mod program;
+pub mod target;
