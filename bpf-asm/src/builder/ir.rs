@@ -12,8 +12,11 @@ use std::rc::Rc;
 use super::error::{BuildError, BuildErrorKind};
 use crate::helper::{self, Hook};
 use crate::insn::{AluOp, AtomicOp, EndianKind, JumpOp, Size, Width};
-use crate::program::{Contents, Function, Global, MapDef, MapType, ProgramKind};
+use crate::program::{Contents, Function, Global, MapDef, MapType, ProgramKind, RODATA};
 use crate::target::Target as TargetFeatures;
+
+/// `BPF_F_RDONLY_PROG`: programs can't write to the map; loaders set it for constants.
+const RDONLY_PROG: u32 = 1 << 7;
 
 /// A virtual register.
 pub(super) type Reg = u32;
@@ -570,7 +573,7 @@ impl Body {
                         key_size: 4,
                         value_size: 0,
                         max_entries: 1,
-                        flags: 0,
+                        flags: if section == RODATA { RDONLY_PROG } else { 0 },
                         contents: Contents::Globals(Vec::new()),
                     });
                     maps.len() - 1
