@@ -80,11 +80,9 @@ pub(crate) fn program() -> Result<Program, BuildError> {
         let outer = packet.view::<Ipv4>(IP, drop);
         // Answers the switch from the address that the packet was sent to.
         let own = before.at(field!(Ethernet, destination));
-        let to = ethernet.at(field!(Ethernet, source));
-        (0..6).for_each(|at| to.element(at).write(own.element(at).read()));
+        ethernet.at(field!(Ethernet, source)).copy_from(own);
         let mac = server.at(field!(Server, mac));
-        let to = ethernet.at(field!(Ethernet, destination));
-        (0..6).for_each(|at| to.element(at).write(mac.element(at).read()));
+        ethernet.at(field!(Ethernet, destination)).copy_from(mac);
         ethernet.store(field!(Ethernet, ethertype), Be::new(ETHERTYPE_IPV4));
 
         let own = server.load(field!(Server, own_address));

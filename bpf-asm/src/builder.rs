@@ -45,6 +45,7 @@ mod calls;
 mod compile;
 mod condition;
 mod context;
+mod copy;
 mod error;
 mod function;
 mod ir;
@@ -64,6 +65,7 @@ pub use context::{
     TC_ACT_OK, TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_STOLEN, TC_ACT_UNSPEC, XDP_ABORTED, XDP_DROP,
     XDP_PASS, XDP_REDIRECT, XDP_TX,
 };
+pub use copy::Place;
 pub use error::{BuildError, BuildErrorKind};
 pub use function::{Function, Kind, Tc, Xdp, classifier, classifier_for, xdp, xdp_for, xdp_frags};
 pub use loops::Loop;

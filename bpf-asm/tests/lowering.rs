@@ -11,7 +11,7 @@ use bpf_asm::object::Object;
 use bpf_asm::program::{Function, Program, ProgramKind};
 use bpf_asm::target::{Answer, Feature, LowerErrorKind, Target};
 
-const SEEDS: u64 = 30;
+const SEEDS: u64 = 12;
 /// Words of the frame that programs work on.
 const WORDS: usize = 4;
 const PACKET_BYTES: usize = 64;

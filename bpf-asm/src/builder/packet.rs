@@ -23,7 +23,7 @@ pub struct Packet<'f> {
 
 /// An `S` in the packet that has been proven to be there.
 pub struct View<'p, 'f, S> {
-    ptr: Ptr<'f, S>,
+    pub(super) ptr: Ptr<'f, S>,
     packet: PhantomData<&'p ()>,
 }
 

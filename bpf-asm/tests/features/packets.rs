@@ -53,6 +53,39 @@ fn a_header_of_variable_length_is_stepped_over() {
 }
 
 #[test]
+fn structs_are_copied_between_the_packet_and_the_stack_at_any_alignment() {
+    type Piece = [u8; 15];
+    #[repr(C)]
+    struct Shifted {
+        before: [u8; 3],
+        piece: Piece,
+    }
+    if !is_root() {
+        return;
+    }
+    let program = xdp("pieces", |f| {
+        let packet = f.packet();
+        let view = packet.view::<[Piece; 3]>(0, || f.ret(XDP_DROP));
+        let shifted = f.stack::<Shifted>().at(field!(Shifted, piece));
+        shifted.copy_from(view.element(0));
+        view.element(2).copy_from(shifted);
+        view.element(0).copy_from(view.element(1));
+        f.ret(XDP_TX);
+    });
+    let packet: Vec<u8> = (0..64).collect();
+    let (verdict, out) = Running::new(program.unwrap()).run(&packet);
+    assert_eq!(verdict, XDP_TX);
+    let expected = [
+        &packet[15..30],
+        &packet[15..30],
+        &packet[..15],
+        &packet[45..],
+    ]
+    .concat();
+    assert_eq!(out, expected);
+}
+
+#[test]
 fn a_packet_grows_at_its_head_and_shrinks_again() {
     if !is_root() {
         return;
