@@ -40,28 +40,41 @@
 //! iteration, and code behind the loop is followed once per iteration if it still uses what the loop compared; load such
 //! values again (and ask for the [`Packet`] again) behind the loop.
 
+mod atomic;
+mod calls;
 mod compile;
 mod condition;
 mod context;
+mod copy;
 mod error;
 mod function;
 mod ir;
+mod layout;
+mod loops;
 mod maps;
+mod matching;
 mod memory;
 mod packet;
 mod scalar;
 mod subprogram;
 mod value;
 
+pub use calls::{BPF_ADJ_ROOM_MAC, BPF_ADJ_ROOM_NET, BPF_F_RECOMPUTE_CSUM};
 pub use condition::Cond;
 pub use context::{
-    TC_ACT_OK, TC_ACT_SHOT, TC_ACT_UNSPEC, XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX,
+    TC_ACT_OK, TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_STOLEN, TC_ACT_UNSPEC, XDP_ABORTED, XDP_DROP,
+    XDP_PASS, XDP_REDIRECT, XDP_TX,
 };
+pub use copy::Place;
 pub use error::{BuildError, BuildErrorKind};
-pub use function::{Function, Kind, Loop, Tc, Xdp, classifier, xdp};
+pub use function::{Function, Kind, Tc, Xdp, classifier, classifier_for, xdp, xdp_for, xdp_frags};
+pub use loops::Loop;
 pub use maps::{
-    Array, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, ProgArray, Record, RingBuf,
+    Array, ArrayOfMaps, BPF_ANY, BPF_EXIST, BPF_NOEXIST, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP,
+    BPF_RB_NO_WAKEUP, Bloom, Constant, CpuMap, DevMap, Global, Hash, HashOfMaps, InMemory,
+    InnerMap, LpmKey, LpmTrie, Nestable, ProgArray, Queue, Record, RingBuf, Stack, XskMap,
 };
+pub use matching::Match;
 pub use memory::Ptr;
 pub use packet::{Packet, View};
 pub use scalar::{Be, Cell, Field, Int, Le, Ordered, Scalar, Signed, Unsigned};

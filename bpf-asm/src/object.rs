@@ -3,6 +3,7 @@
 //! ```text
 //!   xdp, xdp.frags, classifier   main functions, one global symbol each
 //!   .text                        subprograms, local symbols; where libbpf insists on having them
+//!   .rodata, .data, .bss         global variables, if there are any
 //!   .maps                        one variable a map, described by BTF; absent without maps
 //!   license                      for helpers that ask for the GPL
 //!   .BTF, .BTF.ext               types, and where in Rust each instruction comes from
@@ -11,6 +12,7 @@
 
 mod collect;
 mod elf;
+mod globals;
 mod link;
 mod sources;
 mod types;
@@ -51,6 +53,12 @@ pub enum ObjectError {
     /// Programs that define a map differently.
     #[error("programs disagree about the map `{0}`")]
     ConflictingMap(String),
+    /// Programs that mean different variables by one name, or variables that overlap.
+    #[error("programs disagree about the global variable `{0}`")]
+    ConflictingGlobal(String),
+    /// A map of maps of maps, or of variables.
+    #[error("the map `{0}` can hold neither maps of maps nor global variables")]
+    Nested(String),
     /// A function with no instructions.
     #[error("the function `{0}` is empty")]
     EmptyFunction(String),
@@ -148,7 +156,8 @@ impl Object {
         if self.license.is_empty() || self.license.contains('\0') {
             return Err(ObjectError::License(self.license.clone()));
         }
-        let parts = collect::collect(&self.programs)?;
+        let programs = globals::unify(&self.programs)?;
+        let parts = collect::collect(&programs)?;
         elf::write(&self.license, &parts, &self.sources)
     }
 }

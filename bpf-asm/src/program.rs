@@ -47,10 +47,16 @@ pub enum MapType {
     PerCpuHash = 5,
     PerCpuArray = 6,
     LruHash = 9,
+    LruPerCpuHash = 10,
     LpmTrie = 11,
+    ArrayOfMaps = 12,
+    HashOfMaps = 13,
     DevMap = 14,
+    CpuMap = 16,
     XskMap = 17,
     Queue = 22,
+    Stack = 23,
+    DevMapHash = 25,
     RingBuf = 27,
     Bloom = 30,
 }
@@ -70,14 +76,63 @@ pub struct MapDef {
     pub max_entries: u32,
     /// `BPF_F_*` flags, for example `BPF_F_MMAPABLE` (1 << 10).
     pub flags: u32,
+    /// What a loader puts into it.
+    pub contents: Contents,
+}
+
+/// What a map holds when it is created.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Contents {
+    /// Nothing but zeros.
+    Empty,
+    /// The program's global variables: a section of the file (the map's name, [`RODATA`], [`DATA`] or [`BSS`]), which
+    /// loaders turn into an array of one value. Instructions refer to it by `Imm64::MapValue` and the map's name.
+    Globals(Vec<Global>),
+    /// Maps that are all like this one (`BPF_MAP_TYPE_ARRAY_OF_MAPS`, `BPF_MAP_TYPE_HASH_OF_MAPS`).
+    Maps(Box<MapDef>),
+}
+
+/// The section of constants: programs can't write to it.
+pub const RODATA: &str = ".rodata";
+/// The section of variables with a first value.
+pub const DATA: &str = ".data";
+/// The section of variables that begin as zeros.
+pub const BSS: &str = ".bss";
+
+/// A global variable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Global {
+    /// Its symbol.
+    pub name: String,
+    /// Bytes from the start of the section.
+    pub offset: u32,
+    /// Its bytes at the start; in [`BSS`] they are zeros.
+    pub bytes: Vec<u8>,
+}
+
+impl MapDef {
+    /// The bytes of a section of global variables; empty for other maps.
+    #[must_use]
+    pub fn global_bytes(&self) -> Vec<u8> {
+        let Contents::Globals(globals) = &self.contents else {
+            return Vec::new();
+        };
+        let mut bytes = vec![0; self.value_size as usize];
+        for global in globals {
+            let place = bytes.iter_mut().skip(global.offset as usize);
+            place.zip(&global.bytes).for_each(|(to, from)| *to = *from);
+        }
+        bytes
+    }
 }
 
 /// What an instruction refers to that is only known when the program is loaded or linked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// A map, by name: the instruction is a 64-bit immediate load (`R_BPF_64_64`).
+    /// A map, by name: the instruction is a 64-bit immediate load (`R_BPF_64_64`) of the map or of a byte in its value.
     Map(String),
-    /// A subprogram of the same program, by name: the instruction is a local call (`R_BPF_64_32`).
+    /// A subprogram of the same program, by name: the instruction is a local call (`R_BPF_64_32`), or a 64-bit immediate
+    /// load of the function's address (`R_BPF_64_64`).
     Subprogram(String),
 }
 

@@ -7,7 +7,7 @@ use aya::{EbpfLoader, VerifierLogLevel};
 use bpf_asm::asm::Assembler;
 use bpf_asm::insn::{Insn, Reg};
 use bpf_asm::object::{Object, ObjectError, link};
-use bpf_asm::program::{Function, MapDef, MapType, Program, ProgramKind};
+use bpf_asm::program::{Contents, Function, MapDef, MapType, Program, ProgramKind};
 
 #[test]
 fn the_kernel_numbers_the_instructions_as_link_does() {
@@ -271,6 +271,7 @@ fn map(name: &str, max_entries: u32) -> MapDef {
         value_size: 8,
         max_entries,
         flags: 0,
+        contents: Contents::Empty,
     }
 }
 

@@ -11,7 +11,7 @@ use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use bpf_asm::asm::Assembler;
 use bpf_asm::insn::Reg;
 use bpf_asm::object::Object;
-use bpf_asm::program::{Function, MapDef, MapType, Program, ProgramKind};
+use bpf_asm::program::{Contents, Function, MapDef, MapType, Program, ProgramKind};
 
 const HERE: (&str, &str) = ("tests/object_load.rs", include_str!("object_load.rs"));
 
@@ -145,6 +145,7 @@ fn every_map_type_is_created_by_aya_and_by_bpftool() {
         value_size,
         max_entries,
         flags,
+        contents: Contents::Empty,
     };
     let maps = vec![
         map(MapType::Hash, 12, 20, 8, 0),
@@ -266,6 +267,7 @@ fn array(name: &str, max_entries: u32) -> MapDef {
         value_size: 8,
         max_entries,
         flags: 0,
+        contents: Contents::Empty,
     }
 }
 

@@ -19,6 +19,8 @@ use crate::program::Function;
 const STACK_BYTES: u32 = 512;
 /// The kernel rounds each frame up to this when it adds up a chain.
 const FRAME_UNIT: u32 = 32;
+/// What the kernel adds to the frame of a function with `may_goto`: the count, and on some architectures a time.
+const BUDGET_BYTES: u32 = 16;
 
 /// Compiles a finished function; also says how many bytes of stack it and its callees need.
 ///
@@ -68,7 +70,9 @@ pub(super) fn compile(body: &Body, name: &str) -> Result<(Function, u32), BuildE
         .map(|buffer| buffer.0)
         .chain(std::iter::repeat_n(8, allocated.spills));
     let (offsets, bytes) = emit::frame(sizes);
+    let budget = if body.may_goto.get() { BUDGET_BYTES } else { 0 };
     let own = bytes
+        .saturating_add(budget)
         .max(1)
         .checked_next_multiple_of(FRAME_UNIT)
         .unwrap_or(u32::MAX);
@@ -84,6 +88,19 @@ pub(super) fn compile(body: &Body, name: &str) -> Result<(Function, u32), BuildE
     let function = emit::emit(body, name, &allocated.blocks, &allocated.order, &offsets);
     checked(body)?;
     Ok((function, chain))
+}
+
+/// Counts the stack of a subprogram that `body` calls.
+pub(super) fn account(body: &Body, subprogram: usize) {
+    let stack = body
+        .session
+        .borrow()
+        .subprogram_stack
+        .get(subprogram)
+        .copied();
+    // Without an entry the subprogram couldn't be built, and that error is kept already.
+    body.callee_stack
+        .set(body.callee_stack.get().max(stack.unwrap_or(0)));
 }
 
 fn checked(body: &Body) -> Result<(), BuildError> {

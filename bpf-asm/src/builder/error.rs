@@ -1,6 +1,7 @@
 //! What can be wrong with a program that compiled as Rust.
 
 use crate::program::Line;
+use crate::target::{Feature, LowerErrorKind};
 
 /// Why a program can't be built, and the Rust line that says so.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -91,6 +92,62 @@ pub enum BuildErrorKind {
     /// A ring buffer record is submitted or discarded on a path where it isn't open.
     #[error("this record can be closed already here: submit or discard it once on every path")]
     RecordClosedTwice,
+    /// The target lacks it, and nothing can replace it.
+    #[error(
+        "the target has no {feature}, and nothing can replace it here: write this without it, or choose another target"
+    )]
+    Target {
+        /// What is missing.
+        feature: Feature,
+    },
+    /// What an instruction was lowered to doesn't fit.
+    #[error(transparent)]
+    Lower(LowerErrorKind),
+    /// Programs of this hook can't call the helper.
+    #[error(
+        "programs of this hook can't call the helper {name} (number {number}): do without it, or move this to a program of the other hook"
+    )]
+    HelperOfAnotherHook {
+        /// Its number.
+        number: u32,
+        /// Its name.
+        name: &'static str,
+    },
+    /// The target's kernel doesn't have the helper.
+    #[error("the target has no helper {name} (number {number}, since Linux {}.{}): do without it, or choose another target", since.0, since.1)]
+    NoHelper {
+        /// Its number.
+        number: u32,
+        /// Its name.
+        name: &'static str,
+        /// The first kernel that has it.
+        since: (u8, u8),
+    },
+    /// A helper takes at most five arguments.
+    #[error("{count} arguments: a helper takes at most five")]
+    Arguments {
+        /// How many were given.
+        count: usize,
+    },
+    /// A value that is matched has two cases for one number.
+    #[error("there are two cases for {value}: the second would never run")]
+    DuplicateCase {
+        /// The number, as a register holds it.
+        value: u64,
+    },
+    /// A format string asks for other arguments than it gets, or for more than `bpf_trace_printk` takes.
+    #[error(
+        "the format asks for {asked} values and {given} are given: as many as given, at most three, each `%d`, `%u`, `%x`, `%ld`, `%lu`, `%lx`, `%lld`, `%llu` or `%llx`"
+    )]
+    Format {
+        /// Conversions in the format.
+        asked: usize,
+        /// Values given.
+        given: usize,
+    },
+    /// A map or a piece of memory is used in a way that its declaration rules out.
+    #[error("{0}")]
+    Misuse(&'static str),
     /// A shift by a constant that is not below the width.
     #[error("a shift by {by} of a value of {bits} bits: shift by less")]
     Shift {

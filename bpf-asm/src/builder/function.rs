@@ -3,12 +3,14 @@
 use std::marker::PhantomData;
 
 use super::error::{BuildError, BuildErrorKind};
-use super::ir::{Arg, Base, Body, Operand, Terminator};
+use super::ir::{Base, Body, Operand, Session, Terminator};
 use super::memory::Ptr;
+use super::packet::check;
 use super::scalar::{Int, Scalar};
 use super::value::{IntoVal, Val, Var};
 use super::{Cond, compile};
 use crate::program::{Program, ProgramKind};
+use crate::target::{LowerErrorKind, Target};
 
 /// The kind of a program, as a type: which context it has and which helpers it may call.
 pub trait Kind: Copy + 'static {
@@ -51,34 +53,34 @@ impl<K> Clone for Function<'_, K> {
 
 impl<K> Copy for Function<'_, K> {}
 
-/// A loop that is being written.
-#[derive(Clone, Copy)]
-pub struct Loop<'f> {
-    body: &'f Body,
-    next: usize,
-    exit: usize,
-}
-
-impl Loop<'_> {
-    /// Leaves the loop.
-    #[track_caller]
-    pub fn break_(self) {
-        self.body.jump(self.exit);
-    }
-
-    /// Goes on with the next iteration.
-    #[track_caller]
-    pub fn continue_(self) {
-        self.body.jump(self.next);
-    }
-}
-
 /// Writes an XDP program: `write` is called once and writes the instructions.
 ///
 /// # Errors
 /// A rule that only building can check was broken; the error names the Rust line.
 pub fn xdp(name: &str, write: impl FnOnce(Function<'_, Xdp>)) -> Result<Program, BuildError> {
-    program(name, write)
+    program(&Target::common(), Xdp::KIND, name, write)
+}
+
+/// Writes an XDP program for a target, for example one that was probed: it uses what that has, and does without what it
+/// hasn't.
+///
+/// # Errors
+/// As [`xdp`]; and something can't be done on the target.
+pub fn xdp_for(
+    target: &Target,
+    name: &str,
+    write: impl FnOnce(Function<'_, Xdp>),
+) -> Result<Program, BuildError> {
+    program(target, Xdp::KIND, name, write)
+}
+
+/// Writes an XDP program that accepts packets in fragments (`xdp.frags`): [`Function::packet`] is their first part, the rest
+/// is reached by [`Function::load_bytes`].
+///
+/// # Errors
+/// As [`xdp`].
+pub fn xdp_frags(name: &str, write: impl FnOnce(Function<'_, Xdp>)) -> Result<Program, BuildError> {
+    program(&Target::common(), ProgramKind::XdpFrags, name, write)
 }
 
 /// Writes a TC program (`classifier`).
@@ -86,14 +88,32 @@ pub fn xdp(name: &str, write: impl FnOnce(Function<'_, Xdp>)) -> Result<Program,
 /// # Errors
 /// A rule that only building can check was broken; the error names the Rust line.
 pub fn classifier(name: &str, write: impl FnOnce(Function<'_, Tc>)) -> Result<Program, BuildError> {
-    program(name, write)
+    program(&Target::common(), Tc::KIND, name, write)
+}
+
+/// Writes a TC program for a target.
+///
+/// # Errors
+/// As [`xdp_for`].
+pub fn classifier_for(
+    target: &Target,
+    name: &str,
+    write: impl FnOnce(Function<'_, Tc>),
+) -> Result<Program, BuildError> {
+    program(target, Tc::KIND, name, write)
 }
 
 fn program<K: Kind>(
+    target: &Target,
+    kind: ProgramKind,
     name: &str,
     write: impl FnOnce(Function<'_, K>),
 ) -> Result<Program, BuildError> {
-    let session = std::rc::Rc::default();
+    let session = std::rc::Rc::new(std::cell::RefCell::new(Session {
+        target: target.clone(),
+        kind: Some(kind),
+        ..Session::default()
+    }));
     let body = Body::new(std::rc::Rc::clone(&session), true, 1);
     write(Function::of(&body));
     if let Some(error) = session.borrow_mut().error.take() {
@@ -105,11 +125,18 @@ fn program<K: Kind>(
     }
     drop(body);
     let session = std::mem::take(&mut *session.borrow_mut());
-    Ok(Program {
-        kind: K::KIND,
+    let program = Program {
+        kind,
         main,
         subprograms: session.subprograms,
         maps: session.maps,
+    };
+    target.lower(&program).map_err(|error| BuildError {
+        kind: match error.kind {
+            LowerErrorKind::Missing { feature } => BuildErrorKind::Target { feature },
+            other => BuildErrorKind::Lower(other),
+        },
+        line: error.line,
     })
 }
 
@@ -165,7 +192,7 @@ impl<'f, K: Kind> Function<'f, K> {
         let (yes, join) = (self.body.block(), self.body.block());
         cond.branch(yes, join);
         self.body.begin(yes);
-        then();
+        self.body.scoped(then);
         self.body.jump(join);
         self.body.begin(join);
     }
@@ -177,7 +204,7 @@ impl<'f, K: Kind> Function<'f, K> {
         let (yes, join) = (body.coldly(|| body.block()), body.block());
         cond.branch(yes, join);
         body.begin(yes);
-        body.coldly(then);
+        body.coldly(|| body.scoped(then));
         body.jump(join);
         body.begin(join);
     }
@@ -188,10 +215,10 @@ impl<'f, K: Kind> Function<'f, K> {
         let (yes, no, join) = (self.body.block(), self.body.block(), self.body.block());
         cond.branch(yes, no);
         self.body.begin(yes);
-        then();
+        self.body.scoped(then);
         self.body.jump(join);
         self.body.begin(no);
-        otherwise();
+        self.body.scoped(otherwise);
         self.body.jump(join);
         self.body.begin(join);
     }
@@ -209,67 +236,11 @@ impl<'f, K: Kind> Function<'f, K> {
         result.get()
     }
 
-    /// At most `iterations` times, with the number of the iteration from 0. The verifier follows every iteration, so their
-    /// number times what is in them has to stay below a million instructions.
-    #[track_caller]
-    pub fn loop_up_to(self, iterations: u64, write: impl FnOnce(Val<'f, u64>, Loop<'f>)) {
-        const MOST: u64 = 1 << 20;
-        let body = self.body;
-        if iterations == 0 || iterations > MOST {
-            body.fail(BuildErrorKind::LoopBound {
-                iterations,
-                max: MOST,
-            });
-            return;
-        }
-        let counter = self.var(0u64);
-        let exit = body.block();
-        let (start, next) = body.in_loop(|| (body.block(), body.block()));
-        body.jump(start);
-        body.begin(start);
-        body.in_loop(|| write(counter.get(), Loop { body, next, exit }));
-        body.jump(next);
-        body.begin(next);
-        body.in_loop(|| counter.set(counter.get() + 1u64));
-        body.in_loop(|| counter.get().lt(iterations).branch(start, exit));
-        body.begin(exit);
-    }
-
     /// A check whose failure ends the program or leaves the loop.
     #[track_caller]
     pub fn require(self, cond: Cond<'f>, or_else: impl FnOnce()) {
         let body = self.body;
-        let (failed, passed) = (body.coldly(|| body.block()), body.block());
-        cond.branch(passed, failed);
-        body.begin(failed);
-        body.coldly(or_else);
-        if body.falls_through() {
-            body.fail(BuildErrorKind::FallsThrough);
-            body.jump(passed);
-        }
-        body.begin(passed);
-    }
-
-    /// Nanoseconds since boot, without suspend (CLOCK_MONOTONIC): `bpf_ktime_get_ns`.
-    #[track_caller]
-    pub fn ktime_ns(self) -> Val<'f, u64> {
-        Val::new(self.body, Operand::Reg(self.body.helper(5, Vec::new())))
-    }
-
-    /// A pseudo-random number: `bpf_get_prandom_u32`.
-    #[track_caller]
-    pub fn random_u32(self) -> Val<'f, u32> {
-        Val::<u64>::new(self.body, Operand::Reg(self.body.helper(7, Vec::new()))).cast()
-    }
-
-    /// A helper by its number (`enum bpf_func_id`): for what has no method here. The first error-prone door out of the types.
-    #[track_caller]
-    pub fn call_helper(self, number: u32, arguments: &[Val<'f, u64>]) -> Val<'f, u64> {
-        let arguments = arguments
-            .iter()
-            .map(|argument| Arg::Value(argument.operand))
-            .collect();
-        Val::new(self.body, Operand::Reg(self.body.helper(number, arguments)))
+        check(body, |passed, failed| cond.branch(passed, failed), or_else);
     }
 
     /// The number of bits that are set.

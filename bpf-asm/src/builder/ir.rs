@@ -10,8 +10,13 @@ use std::panic::Location;
 use std::rc::Rc;
 
 use super::error::{BuildError, BuildErrorKind};
+use crate::helper::{self, Hook};
 use crate::insn::{AluOp, AtomicOp, EndianKind, JumpOp, Size, Width};
-use crate::program::{Function, MapDef};
+use crate::program::{Contents, Function, Global, MapDef, MapType, ProgramKind, RODATA};
+use crate::target::Target as TargetFeatures;
+
+/// `BPF_F_RDONLY_PROG`: programs can't write to the map; loaders set it for constants.
+const RDONLY_PROG: u32 = 1 << 7;
 
 /// A virtual register.
 pub(super) type Reg = u32;
@@ -31,20 +36,24 @@ pub enum Operand {
 
 /// What an address is relative to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Base {
-    Reg(Reg),
+pub enum Base {
+    /// A register.
+    Reg(u32),
     /// A stack buffer, by its number.
     Stack(usize),
 }
 
 /// An argument of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Arg {
+pub enum Arg {
+    /// A value.
     Value(Operand),
     /// The address of a map, by its number in the session.
     Map(usize),
     /// An address.
     Address(Base, i32),
+    /// The address of a subprogram, by its number in the session.
+    Function(usize),
 }
 
 #[derive(Clone, Debug)]
@@ -68,6 +77,13 @@ pub(super) enum Op {
     },
     Endian {
         kind: EndianKind,
+        bits: u8,
+        dst: Reg,
+        src: Reg,
+    },
+    /// The lowest `bits` as a signed number of this width.
+    SignExtend {
+        width: Width,
         bits: u8,
         dst: Reg,
         src: Reg,
@@ -98,6 +114,12 @@ pub(super) enum Op {
         base: Base,
         offset: i32,
     },
+    /// The address of a byte in the global variables that are map number `map`.
+    Global {
+        dst: Reg,
+        map: usize,
+        offset: u32,
+    },
     Call {
         callee: Callee,
         args: Vec<Arg>,
@@ -119,6 +141,11 @@ pub(super) enum Terminator {
         b: Operand,
         then: BlockId,
         otherwise: BlockId,
+    },
+    /// On to `out` once the kernel's loop budget is used up.
+    MayGoto {
+        out: BlockId,
+        go_on: BlockId,
     },
     Return(Operand),
 }
@@ -170,17 +197,33 @@ pub(super) struct State {
     pub(super) buffers: Vec<(u32, At)>,
     /// Where each ring buffer record was reserved.
     pub(super) records: Vec<At>,
-    /// One buffer per size for the keys of map look-ups, used again by each.
-    pub(super) key_buffers: HashMap<u32, usize>,
+    /// One buffer per size for the keys of map look-ups and one for values, used again by each.
+    pub(super) key_buffers: HashMap<(u32, bool), usize>,
     pub(super) conditions: Vec<super::condition::Node>,
+    /// The scopes that the code being written lies in, outermost first.
+    scopes: Vec<u32>,
+    scopes_begun: u32,
+    /// What packet checks have proven, each where it holds.
+    proven: Vec<Proven>,
     current: Option<BlockId>,
     depth: u32,
     cold: u32,
 }
 
+/// A bounds check that has been passed: `bytes` from `start` lie before `end`.
+#[derive(Clone, Copy, Debug)]
+struct Proven {
+    scope: u32,
+    start: Reg,
+    end: Reg,
+    bytes: u64,
+}
+
 /// What the functions of one program share.
 #[derive(Debug, Default)]
 pub(super) struct Session {
+    pub(super) target: TargetFeatures,
+    pub(super) kind: Option<ProgramKind>,
     pub(super) maps: Vec<MapDef>,
     pub(super) subprograms: Vec<Function>,
     /// The stack below each subprogram, its own frame included.
@@ -196,6 +239,8 @@ pub struct Body {
     pub(super) is_main: bool,
     /// Stack below the deepest subprogram that it calls.
     pub(super) callee_stack: Cell<u32>,
+    /// Whether it has a loop that ends by the kernel's budget.
+    pub(super) may_goto: Cell<bool>,
     pub(super) arguments: Vec<Reg>,
 }
 
@@ -206,6 +251,7 @@ impl Body {
             session,
             is_main,
             callee_stack: Cell::new(0),
+            may_goto: Cell::new(false),
             arguments: Vec::new(),
         };
         for _ in 0..arguments {
@@ -303,6 +349,41 @@ impl Body {
         let result = f();
         self.state.borrow_mut().depth -= 1;
         result
+    }
+
+    /// Writes `f` as code that may be skipped or run again: what is proven in it holds in it only.
+    pub(super) fn scoped<R>(&self, f: impl FnOnce() -> R) -> R {
+        {
+            let state = &mut *self.state.borrow_mut();
+            state.scopes_begun += 1;
+            state.scopes.push(state.scopes_begun);
+        }
+        let result = f();
+        self.state.borrow_mut().scopes.pop();
+        result
+    }
+
+    /// Remembers that `bytes` from `start` lie before `end`, from here to the end of the scope.
+    pub(super) fn set_proven(&self, start: Reg, end: Reg, bytes: u64) {
+        let state = &mut *self.state.borrow_mut();
+        let scope = state.scopes.last().copied().unwrap_or(0);
+        state.proven.push(Proven {
+            scope,
+            start,
+            end,
+            bytes,
+        });
+    }
+
+    /// Whether a check for so much has been passed wherever this code is reached.
+    pub(super) fn is_proven(&self, start: Reg, end: Reg, bytes: u64) -> bool {
+        let state = self.state.borrow();
+        let holds = |scope| scope == 0 || state.scopes.contains(&scope);
+        state.proven.iter().any(|proven| {
+            (proven.start, proven.end) == (start, end)
+                && proven.bytes >= bytes
+                && holds(proven.scope)
+        })
     }
 
     /// The block being written; code after a terminator goes to one that nothing reaches, and is dropped later.
@@ -406,6 +487,7 @@ impl Body {
     /// Calls a helper; its result, if wanted, has no bound.
     #[track_caller]
     pub(super) fn helper(&self, number: u32, args: Vec<Arg>) -> Reg {
+        self.check_helper(number, args.len());
         let dst = self.fresh(false, u64::MAX);
         self.emit(Op::Call {
             callee: Callee::Helper(number),
@@ -413,6 +495,30 @@ impl Body {
             dst: Some(dst),
         });
         dst
+    }
+
+    /// Whether the program may call it, as far as that is known.
+    #[track_caller]
+    fn check_helper(&self, number: u32, arguments: usize) {
+        if arguments > 5 {
+            self.fail(BuildErrorKind::Arguments { count: arguments });
+        }
+        let (kind, helper) = (self.session.borrow().kind, helper::by_number(number));
+        let (Some(kind), Some(helper)) = (kind, helper) else {
+            return;
+        };
+        let hook = Hook::of(kind);
+        let name = helper.name;
+        if !helper.is_for(hook) {
+            self.fail(BuildErrorKind::HelperOfAnotherHook { number, name });
+        } else if self.session.borrow().target.has_helper(hook, number) == Some(false) {
+            let since = helper.since;
+            self.fail(BuildErrorKind::NoHelper {
+                number,
+                name,
+                since,
+            });
+        }
     }
 
     /// Calls a helper that returns a pointer or null.
@@ -430,15 +536,88 @@ impl Body {
         buffers.len() - 1
     }
 
-    /// The buffer for look-up keys of this size.
+    /// The buffer for look-up keys, or for values, of this size.
     #[track_caller]
-    pub(super) fn key_buffer(&self, bytes: u32) -> usize {
-        if let Some(&buffer) = self.state.borrow().key_buffers.get(&bytes) {
+    pub(super) fn key_buffer(&self, bytes: u32, is_value: bool) -> usize {
+        let kind = (bytes, is_value);
+        if let Some(&buffer) = self.state.borrow().key_buffers.get(&kind) {
             return buffer;
         }
         let buffer = self.buffer(bytes);
-        self.state.borrow_mut().key_buffers.insert(bytes, buffer);
+        self.state.borrow_mut().key_buffers.insert(kind, buffer);
         buffer
+    }
+
+    /// A global variable: the number of its section's map, and its place there. The same one if it is declared already.
+    #[track_caller]
+    pub(super) fn global(
+        &self,
+        section: &str,
+        name: &str,
+        bytes: &[u8],
+        align: u32,
+    ) -> (usize, u32) {
+        if !is_identifier(name) {
+            self.fail(BuildErrorKind::Name {
+                name: name.to_owned(),
+            });
+        }
+        let number = {
+            let maps = &mut self.session.borrow_mut().maps;
+            match maps.iter().position(|map| map.name == section) {
+                Some(number) => number,
+                None => {
+                    maps.push(MapDef {
+                        name: section.to_owned(),
+                        map_type: MapType::Array,
+                        key_size: 4,
+                        value_size: 0,
+                        max_entries: 1,
+                        flags: if section == RODATA { RDONLY_PROG } else { 0 },
+                        contents: Contents::Globals(Vec::new()),
+                    });
+                    maps.len() - 1
+                }
+            }
+        };
+        let mut conflict = false;
+        let place = {
+            let map = &mut self.session.borrow_mut().maps[number];
+            let Contents::Globals(globals) = &mut map.contents else {
+                unreachable!("a section's name is no map's")
+            };
+            match globals.iter().find(|global| global.name == name) {
+                Some(global) => {
+                    conflict = global.bytes != bytes;
+                    global.offset
+                }
+                None => {
+                    let offset = map.value_size.next_multiple_of(align.max(1));
+                    let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+                    map.value_size = offset.saturating_add(len);
+                    globals.push(Global {
+                        name: name.to_owned(),
+                        offset,
+                        bytes: bytes.to_vec(),
+                    });
+                    offset
+                }
+            }
+        };
+        if conflict {
+            self.fail(BuildErrorKind::NameConflict {
+                name: name.to_owned(),
+            });
+        }
+        (number, place)
+    }
+
+    /// Refuses what the target lacks and lowering can't replace.
+    #[track_caller]
+    pub(super) fn demand(&self, feature: crate::target::Feature) {
+        if !self.session.borrow().target.has(feature) {
+            self.fail(BuildErrorKind::Target { feature });
+        }
     }
 
     /// The number of a map in the program; declares it at its first use.
@@ -473,7 +652,12 @@ impl Body {
 
 /// Whether an object file and the kernel take it as a name.
 pub(super) fn is_name(name: &str) -> bool {
-    (1..=15).contains(&name.len())
+    name.len() <= 15 && is_identifier(name)
+}
+
+/// Whether it can be a symbol.
+fn is_identifier(name: &str) -> bool {
+    !name.is_empty()
         && name
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')

@@ -4,9 +4,10 @@ use std::marker::PhantomData;
 
 use super::error::BuildErrorKind;
 use super::ir::{Base, Body, Op, Operand};
+use super::packet::check;
 use super::scalar::{Cell, Field, Int, Scalar};
 use super::value::{IntoVal, Val, alu};
-use crate::insn::{AluOp, AtomicOp, Size, Width};
+use crate::insn::{AluOp, Size, Width};
 
 /// An `S` in memory that the verifier lets the program read and write.
 pub struct Ptr<'f, S> {
@@ -45,7 +46,7 @@ impl<'f, S> Ptr<'f, S> {
     }
 
     #[track_caller]
-    fn offset<T>(self, field: Field<S, T>) -> i32 {
+    pub(super) fn offset<T>(self, field: Field<S, T>) -> i32 {
         match i32::try_from(field.offset())
             .ok()
             .and_then(|offset| offset.checked_add(self.offset))
@@ -80,105 +81,6 @@ impl<'f, S> Ptr<'f, S> {
         let value = value.operand(self.body);
         self.body
             .store(size::<T>(), self.base, self.offset(field), value);
-    }
-
-    /// Adds to a 32- or 64-bit field atomically; what was there before. Fully ordered.
-    #[track_caller]
-    pub fn fetch_add<T: Cell>(
-        self,
-        field: Field<S, T>,
-        value: impl IntoVal<'f, T::Value>,
-    ) -> Val<'f, T::Value>
-    where
-        T::Value: Int,
-    {
-        const {
-            assert!(
-                <T::Value as Scalar>::BITS >= 32,
-                "atomics are 32 or 64 bits wide"
-            )
-        };
-        let value = value.operand(self.body);
-        self.atomic::<T>(AtomicOp::FetchAdd, self.offset(field), value, None)
-    }
-
-    /// Adds to a 32- or 64-bit field atomically, without the old value. Not ordered.
-    #[track_caller]
-    pub fn atomic_add<T: Cell>(self, field: Field<S, T>, value: impl IntoVal<'f, T::Value>)
-    where
-        T::Value: Int,
-    {
-        const {
-            assert!(
-                <T::Value as Scalar>::BITS >= 32,
-                "atomics are 32 or 64 bits wide"
-            )
-        };
-        let src = value.operand(self.body);
-        let (base, offset) = self.body.reachable(self.base, self.offset(field));
-        self.body.emit(Op::Atomic {
-            size: size::<T>(),
-            op: AtomicOp::Add,
-            base,
-            offset,
-            src,
-            expected: None,
-            dst: None,
-        });
-    }
-
-    /// Writes `new` if `expected` is there, atomically; what was there before. Fully ordered.
-    #[track_caller]
-    pub fn compare_exchange<T: Cell>(
-        self,
-        field: Field<S, T>,
-        expected: impl IntoVal<'f, T::Value>,
-        new: impl IntoVal<'f, T::Value>,
-    ) -> Val<'f, T::Value>
-    where
-        T::Value: Int,
-    {
-        const {
-            assert!(
-                <T::Value as Scalar>::BITS >= 32,
-                "atomics are 32 or 64 bits wide"
-            )
-        };
-        let (expected, new) = (expected.operand(self.body), new.operand(self.body));
-        self.atomic::<T>(
-            AtomicOp::CompareExchange,
-            self.offset(field),
-            new,
-            Some(expected),
-        )
-    }
-
-    #[track_caller]
-    fn atomic<T: Cell>(
-        self,
-        op: AtomicOp,
-        offset: i32,
-        src: Operand,
-        expected: Option<Operand>,
-    ) -> Val<'f, T::Value> {
-        let size = size::<T>();
-        let (base, offset) = self.body.reachable(self.base, offset);
-        let max = if size == Size::DW {
-            u64::MAX
-        } else {
-            u64::from(u32::MAX)
-        };
-        let dst = self.body.fresh(false, max);
-        self.body.emit(Op::Atomic {
-            size,
-            op,
-            base,
-            offset,
-            src,
-            expected,
-            dst: Some(dst),
-        });
-        Val::new(self.body, Operand::Reg(dst))
     }
 }
 
@@ -244,7 +146,9 @@ impl<'f, T, const N: usize> Ptr<'f, [T; N]> {
     pub fn index(self, index: Val<'f, u64>, or_else: impl FnOnce()) -> Ptr<'f, T> {
         const { assert!(N > 0, "there is no element to index") };
         let body = self.body;
-        let (failed, passed) = (body.coldly(|| body.block()), body.block());
+        if body.max(index.operand) < N as u64 {
+            return self.displaced(index);
+        }
         // What is compared is what is added afterwards, not the index, which lives longer and so may be in the frame:
         // verifiers before Linux 6.8 know nothing of a bound that was found on a copy from there.
         let distance = match body.max(index.operand).checked_mul(size_of::<T>() as u64) {
@@ -256,15 +160,12 @@ impl<'f, T, const N: usize> Ptr<'f, [T; N]> {
         let scaled = distance != index.operand;
         let unit = if scaled { size_of::<T>() as u64 } else { 1 };
         // The last element's own distance: the verifier takes any below a bound for possible, not only the multiples.
-        let last = (N as u64 - 1) * unit;
-        checked.le(last).branch(passed, failed);
-        body.begin(failed);
-        body.coldly(or_else);
-        if body.falls_through() {
-            body.fail(BuildErrorKind::FallsThrough);
-            body.jump(passed);
-        }
-        body.begin(passed);
+        let within = checked.le((N as u64 - 1) * unit);
+        check(
+            body,
+            |passed, failed| within.branch(passed, failed),
+            or_else,
+        );
         if scaled {
             self.moved(distance)
         } else {

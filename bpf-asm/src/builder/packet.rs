@@ -8,6 +8,7 @@ use super::ir::{Arg, Base, Body, Op, Operand, Reg};
 use super::memory::Ptr;
 use super::scalar::{Cell, Field};
 use super::value::{IntoVal, Val};
+use crate::helper;
 use crate::insn::{AluOp, JumpOp, Size, Width};
 
 /// The kernel follows packet offsets below this.
@@ -22,7 +23,7 @@ pub struct Packet<'f> {
 
 /// An `S` in the packet that has been proven to be there.
 pub struct View<'p, 'f, S> {
-    ptr: Ptr<'f, S>,
+    pub(super) ptr: Ptr<'f, S>,
     packet: PhantomData<&'p ()>,
 }
 
@@ -144,6 +145,13 @@ impl<'f> Packet<'f> {
                 packet: PhantomData,
             };
         };
+        let view = View {
+            ptr: Ptr::new(body, Base::Reg(start), offset as i32),
+            packet: PhantomData,
+        };
+        if body.is_proven(start, self.end, end) {
+            return view;
+        }
         let after = body.address(Base::Reg(start), end as i32);
         let (a, b) = (Operand::Reg(after), Operand::Reg(self.end));
         check(
@@ -160,10 +168,8 @@ impl<'f> Packet<'f> {
             },
             or_else,
         );
-        View {
-            ptr: Ptr::new(body, Base::Reg(start), offset as i32),
-            packet: PhantomData,
-        }
+        body.set_proven(start, self.end, end);
+        view
     }
 }
 
@@ -173,7 +179,7 @@ pub(super) fn check(body: &Body, branch: impl FnOnce(usize, usize), or_else: imp
     let (failed, passed) = (body.coldly(|| body.block()), body.block());
     branch(passed, failed);
     body.begin(failed);
-    body.coldly(or_else);
+    body.coldly(|| body.scoped(or_else));
     if body.falls_through() {
         body.fail(BuildErrorKind::FallsThrough);
         body.jump(passed);
@@ -253,14 +259,14 @@ impl<'f> Function<'f, Xdp> {
     #[track_caller]
     pub fn adjust_tail(self, packet: Packet<'f>, by: impl IntoVal<'f, i64>) -> Val<'f, i64> {
         let _ = packet;
-        self.move_packet(65, by.operand(self.body))
+        self.move_packet(helper::XDP_ADJUST_TAIL, by.operand(self.body))
     }
 
     /// Grows (negative) or shrinks the packet at its start: `bpf_xdp_adjust_head`. 0 or a negative error.
     #[track_caller]
     pub fn adjust_head(self, packet: Packet<'f>, by: impl IntoVal<'f, i64>) -> Val<'f, i64> {
         let _ = packet;
-        self.move_packet(44, by.operand(self.body))
+        self.move_packet(helper::XDP_ADJUST_HEAD, by.operand(self.body))
     }
 
     #[track_caller]
@@ -287,7 +293,10 @@ impl<'f> Function<'f, Tc> {
             Arg::Value(interface.operand),
             Arg::Value(Operand::Const(flags)),
         ];
-        Val::new(self.body, Operand::Reg(self.body.helper(13, arguments)))
+        Val::new(
+            self.body,
+            Operand::Reg(self.body.helper(helper::CLONE_REDIRECT, arguments)),
+        )
     }
 
     /// Brings the first `bytes` of the packet into its linear part, writable: `bpf_skb_pull_data`. 0 or a negative error.
@@ -296,7 +305,10 @@ impl<'f> Function<'f, Tc> {
         let _ = packet;
         let bytes = bytes.operand(self.body);
         let arguments = vec![Arg::Value(self.context()), Arg::Value(bytes)];
-        Val::new(self.body, Operand::Reg(self.body.helper(39, arguments)))
+        Val::new(
+            self.body,
+            Operand::Reg(self.body.helper(helper::SKB_PULL_DATA, arguments)),
+        )
     }
 
     /// Corrects a transport checksum at `offset` for a change of `from` to `to`: `bpf_l4_csum_replace`, which knows
@@ -318,6 +330,9 @@ impl<'f> Function<'f, Tc> {
             Arg::Value(to.operand),
             Arg::Value(Operand::Const(flags)),
         ];
-        Val::new(self.body, Operand::Reg(self.body.helper(11, arguments)))
+        Val::new(
+            self.body,
+            Operand::Reg(self.body.helper(helper::L4_CSUM_REPLACE, arguments)),
+        )
     }
 }

@@ -165,14 +165,6 @@ impl<S, T> Field<S, T> {
         }
     }
 
-    /// The whole as a part of itself.
-    pub(super) const fn whole() -> Field<S, T> {
-        Field {
-            offset: 0,
-            types: PhantomData,
-        }
-    }
-
     /// Bytes from the start of `S`.
     pub const fn offset(self) -> usize {
         self.offset
@@ -182,6 +174,17 @@ impl<S, T> Field<S, T> {
     pub const fn then<U>(self, inner: Field<T, U>) -> Field<S, U> {
         Field {
             offset: self.offset + inner.offset,
+            types: PhantomData,
+        }
+    }
+}
+
+impl<S> Field<S, S> {
+    /// The whole as a part of itself.
+    #[must_use]
+    pub const fn whole() -> Field<S, S> {
+        Field {
+            offset: 0,
             types: PhantomData,
         }
     }

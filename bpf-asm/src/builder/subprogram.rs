@@ -14,6 +14,49 @@ pub struct Subprogram<const N: usize> {
     number: usize,
 }
 
+/// Writes and compiles a subprogram; its number in the session.
+#[track_caller]
+pub(super) fn new_subprogram(
+    caller: &Body,
+    name: &str,
+    arguments: usize,
+    write: impl for<'g> FnOnce(&'g Body),
+) -> usize {
+    if !is_name(name) {
+        caller.fail(BuildErrorKind::Name {
+            name: name.to_owned(),
+        });
+    }
+    let session = Rc::clone(&caller.session);
+    let is_taken = session
+        .borrow()
+        .subprograms
+        .iter()
+        .any(|other| other.name == name);
+    if is_taken {
+        caller.fail(BuildErrorKind::NameConflict {
+            name: name.to_owned(),
+        });
+    }
+    let body = Body::new(Rc::clone(&session), false, arguments);
+    write(&body);
+    if session.borrow().error.is_none() {
+        match compile::compile(&body, name) {
+            Ok((function, stack)) => {
+                let mut session = session.borrow_mut();
+                session.subprograms.push(function);
+                session.subprogram_stack.push(stack);
+                return session.subprograms.len() - 1;
+            }
+            Err(error) => {
+                session.borrow_mut().error.get_or_insert(error);
+            }
+        }
+    }
+    // Nothing is made of a program with an error, so that no one asks for this one.
+    session.borrow().subprograms.len()
+}
+
 impl<'f, K: Kind> Function<'f, K> {
     /// Writes a subprogram of this program. It has no context: pass what it needs as arguments, at most five.
     #[track_caller]
@@ -23,39 +66,10 @@ impl<'f, K: Kind> Function<'f, K> {
         write: impl for<'g> FnOnce(Function<'g, K>, [Val<'g, u64>; N]),
     ) -> Subprogram<N> {
         const { assert!(N <= 5, "a subprogram has at most five arguments") };
-        if !is_name(name) {
-            self.body.fail(BuildErrorKind::Name {
-                name: name.to_owned(),
-            });
-        }
-        let session = Rc::clone(&self.body.session);
-        let taken = session
-            .borrow()
-            .subprograms
-            .iter()
-            .any(|other| other.name == name);
-        if taken {
-            self.body.fail(BuildErrorKind::NameConflict {
-                name: name.to_owned(),
-            });
-        }
-        let body = Body::new(Rc::clone(&session), false, N);
-        let arguments =
-            std::array::from_fn(|number| Val::new(&body, Operand::Reg(body.arguments[number])));
-        write(Function::of(&body), arguments);
-        let number = session.borrow().subprograms.len();
-        if session.borrow().error.is_none() {
-            match compile::compile(&body, name) {
-                Ok((function, stack)) => {
-                    let mut session = session.borrow_mut();
-                    session.subprograms.push(function);
-                    session.subprogram_stack.push(stack);
-                }
-                Err(error) => {
-                    session.borrow_mut().error.get_or_insert(error);
-                }
-            }
-        }
+        let number = new_subprogram(self.body, name, N, |body| {
+            let argument = |number: usize| Val::new(body, Operand::Reg(body.arguments[number]));
+            write(Function::of(body), std::array::from_fn(argument));
+        });
         Subprogram { number }
     }
 
@@ -67,15 +81,7 @@ impl<'f, K: Kind> Function<'f, K> {
         arguments: [Val<'f, u64>; N],
     ) -> Val<'f, u64> {
         let body = self.body;
-        let stack = body
-            .session
-            .borrow()
-            .subprogram_stack
-            .get(subprogram.number)
-            .copied();
-        // Without an entry the subprogram couldn't be built, and that error is kept already.
-        body.callee_stack
-            .set(body.callee_stack.get().max(stack.unwrap_or(0)));
+        compile::account(body, subprogram.number);
         let dst = body.fresh(false, u64::MAX);
         let args = arguments
             .map(|argument| Arg::Value(argument.operand(body)))

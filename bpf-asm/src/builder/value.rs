@@ -1,7 +1,7 @@
 //! Values and variables, and the arithmetic on them.
 
 use std::marker::PhantomData;
-use std::ops::{Add, BitAnd, BitOr, BitXor, Div, Mul, Not, Rem, Shl, Shr, Sub};
+use std::ops::{Add, BitAnd, BitOr, BitXor, Div, Mul, Neg, Not, Rem, Shl, Shr, Sub};
 
 use super::error::BuildErrorKind;
 use super::ir::{Body, Op, Operand, Origin, Reg};
@@ -146,9 +146,7 @@ impl<'f, T: Scalar> Val<'f, T> {
     #[track_caller]
     fn normal(body: &'f Body, operand: Operand) -> Val<'f, T> {
         let operand = if T::SIGNED && T::BITS < 32 {
-            let by = Operand::Const(u64::from(32 - T::BITS));
-            let shifted = alu(body, Width::W32, AluOp::Lsh, operand, by);
-            alu(body, Width::W32, AluOp::Arsh, shifted, by)
+            sign_extended(body, Width::W32, T::BITS as u8, operand)
         } else if body.max(operand) <= mask::<T>() {
             operand
         } else if T::BITS == 32 {
@@ -169,6 +167,11 @@ impl<'f, T: Scalar> Val<'f, T> {
     fn binary(self, op: AluOp, other: impl IntoVal<'f, T>) -> Val<'f, T> {
         let b = other.operand(self.body);
         Val::normal(self.body, alu(self.body, width::<T>(), op, self.operand, b))
+    }
+
+    /// A constant in the same function.
+    fn constant(self, value: T) -> Val<'f, T> {
+        Val::new(self.body, Operand::Const(value.register()))
     }
 
     #[track_caller]
@@ -218,7 +221,7 @@ pub(super) fn alu(body: &Body, width: Width, op: AluOp, a: Operand, b: Operand) 
                 | AluOp::Arsh,
                 0,
             )
-            | (AluOp::Mul | AluOp::Div, 1)
+            | (AluOp::Mul | AluOp::Div | AluOp::SDiv, 1)
                 if body.max(a) <= all =>
             {
                 return a;
@@ -228,7 +231,9 @@ pub(super) fn alu(body: &Body, width: Width, op: AluOp, a: Operand, b: Operand) 
             {
                 return a;
             }
-            (AluOp::And | AluOp::Mul, 0) | (AluOp::Mod, 1) => return Operand::Const(0),
+            (AluOp::And | AluOp::Mul, 0) | (AluOp::Mod | AluOp::SMod, 1) => {
+                return Operand::Const(0);
+            }
             (AluOp::Mul, c) if c.is_power_of_two() => {
                 (op, b) = (AluOp::Lsh, Operand::Const(u64::from(c.trailing_zeros())));
             }
@@ -236,7 +241,9 @@ pub(super) fn alu(body: &Body, width: Width, op: AluOp, a: Operand, b: Operand) 
                 (op, b) = (AluOp::Rsh, Operand::Const(u64::from(c.trailing_zeros())));
             }
             (AluOp::Mod, c) if c.is_power_of_two() => (op, b) = (AluOp::And, Operand::Const(c - 1)),
-            (AluOp::Div | AluOp::Mod, 0) => body.fail(BuildErrorKind::DivideByZero),
+            (AluOp::Div | AluOp::Mod | AluOp::SDiv | AluOp::SMod, 0) => {
+                body.fail(BuildErrorKind::DivideByZero)
+            }
             (AluOp::Lsh | AluOp::Rsh | AluOp::Arsh, by) if by >= u64::from(all.count_ones()) => {
                 body.fail(BuildErrorKind::Shift {
                     by,
@@ -314,13 +321,57 @@ fn fold(width: Width, op: AluOp, a: u64, b: u64) -> Option<u64> {
         AluOp::Rsh => a >> by?,
         AluOp::Arsh if bits == 64 => (a.cast_signed() >> by?).cast_unsigned(),
         AluOp::Arsh => ((a << 32).cast_signed() >> by? >> 32).cast_unsigned(),
-        AluOp::Mov | AluOp::SDiv | AluOp::SMod => return None,
+        AluOp::SDiv | AluOp::SMod => {
+            let signed = |value: u64| {
+                if bits == 64 {
+                    value.cast_signed()
+                } else {
+                    i64::from((value as u32).cast_signed())
+                }
+            };
+            let (a, b) = (signed(a), signed(b));
+            if b == 0 {
+                return None;
+            }
+            let value = if op == AluOp::SDiv {
+                a.wrapping_div(b)
+            } else {
+                a.wrapping_rem(b)
+            };
+            value.cast_unsigned()
+        }
+        AluOp::Mov => return None,
     };
     Some(if bits == 32 {
         value & u64::from(u32::MAX)
     } else {
         value
     })
+}
+
+/// The lowest bits as a signed number, in the form of that width.
+#[track_caller]
+fn sign_extended(body: &Body, width: Width, bits: u8, operand: Operand) -> Operand {
+    let mask = covering_bits(if width == Width::W64 { 64 } else { 32 });
+    match operand {
+        Operand::Const(value) => {
+            let unused = 64 - u32::from(bits);
+            let extended = (value << unused).cast_signed() >> unused;
+            Operand::Const(extended.cast_unsigned() & mask)
+        }
+        // Nothing to extend.
+        Operand::Reg(_) if body.max(operand) < 1 << (bits - 1) => operand,
+        Operand::Reg(src) => {
+            let dst = body.fresh(false, mask);
+            body.emit(Op::SignExtend {
+                width,
+                bits,
+                dst,
+                src,
+            });
+            Operand::Reg(dst)
+        }
+    }
 }
 
 /// The lower half, zero-extended.
@@ -362,12 +413,57 @@ operators! {
     Int Add add AluOp::Add, u8 u16 u32 u64 i8 i16 i32 i64;
     Int Sub sub AluOp::Sub, u8 u16 u32 u64 i8 i16 i32 i64;
     Int Mul mul AluOp::Mul, u8 u16 u32 u64 i8 i16 i32 i64;
-    Unsigned Div div AluOp::Div, u8 u16 u32 u64;
-    Unsigned Rem rem AluOp::Mod, u8 u16 u32 u64;
     Scalar BitAnd bitand AluOp::And, u8 u16 u32 u64 i8 i16 i32 i64;
     Scalar BitOr bitor AluOp::Or, u8 u16 u32 u64 i8 i16 i32 i64;
     Scalar BitXor bitxor AluOp::Xor, u8 u16 u32 u64 i8 i16 i32 i64;
     Int Shl shl AluOp::Lsh, u8 u16 u32 u64 i8 i16 i32 i64;
+}
+
+macro_rules! divisions {
+    ($($trait:ident $method:ident $unsigned:ident $signed:ident $what:literal;)*) => {$(
+        impl<'f, T: Int, R: IntoVal<'f, T>> $trait<R> for Val<'f, T> {
+            type Output = Val<'f, T>;
+            #[doc = $what]
+            #[track_caller]
+            fn $method(self, other: R) -> Val<'f, T> {
+                self.binary(if T::SIGNED { AluOp::$signed } else { AluOp::$unsigned }, other)
+            }
+        }
+    )*};
+}
+divisions! {
+    Div div Div SDiv "The quotient, towards zero; 0 where the divisor is 0.";
+    Rem rem Mod SMod "The remainder, with the sign of the dividend; the dividend where the divisor is 0.";
+}
+
+macro_rules! constant_divisions {
+    ($($type:ty)*) => {$(
+        impl<'f> Div<Val<'f, $type>> for $type {
+            type Output = Val<'f, $type>;
+            #[track_caller]
+            fn div(self, other: Val<'f, $type>) -> Val<'f, $type> {
+                other.constant(self) / other
+            }
+        }
+        impl<'f> Rem<Val<'f, $type>> for $type {
+            type Output = Val<'f, $type>;
+            #[track_caller]
+            fn rem(self, other: Val<'f, $type>) -> Val<'f, $type> {
+                other.constant(self) % other
+            }
+        }
+    )*};
+}
+constant_divisions! { u8 u16 u32 u64 i8 i16 i32 i64 }
+
+impl<'f, T: Signed> Neg for Val<'f, T> {
+    type Output = Val<'f, T>;
+    /// The negative; that of the smallest number is itself.
+    #[track_caller]
+    fn neg(self) -> Val<'f, T> {
+        let zero = Val::<T>::new(self.body, Operand::Const(0));
+        zero.binary(AluOp::Sub, self)
+    }
 }
 
 impl<'f, T: Int, R: IntoVal<'f, T>> Shr<R> for Val<'f, T> {
@@ -397,9 +493,7 @@ impl<'f, T: Int> Val<'f, T> {
     pub fn cast<U: Int>(self) -> Val<'f, U> {
         let body = self.body;
         if T::SIGNED && U::BITS == 64 && T::BITS < 64 {
-            let by = Operand::Const(32);
-            let high = alu(body, Width::W64, AluOp::Lsh, self.operand, by);
-            return Val::new(body, alu(body, Width::W64, AluOp::Arsh, high, by));
+            return Val::new(body, sign_extended(body, Width::W64, 32, self.operand));
         }
         if U::SIGNED && U::BITS < 32 && T::SIGNED && T::BITS <= U::BITS {
             return self.retyped();

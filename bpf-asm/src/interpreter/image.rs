@@ -229,6 +229,14 @@ impl Image {
                     region: Region::Map { map, lookup: 0 },
                     offset: 0,
                 }),
+                Imm64::MapValue { offset, .. } => numbers[at].map(|map| Pointer {
+                    region: Region::MapValue {
+                        map,
+                        element: 0,
+                        lookup: 0,
+                    },
+                    offset: offset.into(),
+                }),
                 _ => None,
             },
         )

@@ -69,7 +69,10 @@ impl Machine {
             Entry::Occupied(entry) if state.maps[*entry.get() as usize].def == *def => *entry.get(),
             Entry::Occupied(_) => return Err(MapError::Conflict(def.name.clone())),
             Entry::Vacant(entry) => {
-                state.maps.push(MapState::new(def, state.cpus)?);
+                let mut map = MapState::new(def, state.cpus)?;
+                let globals = def.global_bytes();
+                range(&mut map, 0, globals.len())?.copy_from_slice(&globals);
+                state.maps.push(map);
                 *entry.insert(state.maps.len() as u32 - 1)
             }
         };

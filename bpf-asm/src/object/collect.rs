@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::ObjectError;
+use super::{ObjectError, globals};
 use crate::insn::{Imm64, Insn};
-use crate::program::{Function, MapDef, Program, ProgramKind, Target};
+use crate::program::{Contents, Function, MapDef, Program, ProgramKind, Target};
 
 const MAX_ARGUMENTS: usize = 5;
 const MAX_MAP_NAME_BYTES: usize = 15;
@@ -53,8 +53,14 @@ pub(super) fn collect(programs: &[Program]) -> Result<Parts<'_>, ObjectError> {
     let mut sections: Vec<Section<'_>> = Vec::new();
     let mut names: BTreeSet<&str> = subprograms.iter().map(|f| f.name.as_str()).collect();
     for map in &maps {
-        if !names.insert(&map.name) {
-            return Err(ObjectError::DuplicateSymbol(map.name.clone()));
+        let symbols: Vec<&str> = match &map.contents {
+            Contents::Globals(globals) => globals.iter().map(|global| &*global.name).collect(),
+            Contents::Empty | Contents::Maps(_) => vec![&*map.name],
+        };
+        for symbol in symbols {
+            if !names.insert(symbol) {
+                return Err(ObjectError::DuplicateSymbol(symbol.to_owned()));
+            }
         }
     }
     for program in programs {
@@ -84,7 +90,16 @@ fn merge_maps(programs: &[Program]) -> Result<Vec<&MapDef>, ObjectError> {
     let mut by_name: BTreeMap<&str, &MapDef> = BTreeMap::new();
     let mut maps = Vec::new();
     for map in programs.iter().flat_map(|program| &program.maps) {
-        check_name(&map.name)?;
+        match &map.contents {
+            Contents::Globals(globals) => globals::check(map, globals)?,
+            Contents::Maps(inner) => {
+                check_name(&map.name)?;
+                if !matches!(inner.contents, Contents::Empty) {
+                    return Err(ObjectError::Nested(map.name.clone()));
+                }
+            }
+            Contents::Empty => check_name(&map.name)?,
+        }
         if map.name.len() > MAX_MAP_NAME_BYTES {
             return Err(ObjectError::Name(map.name.clone()));
         }
@@ -161,18 +176,36 @@ fn check_instructions(program: &Program, function: &Function) -> Result<(), Obje
         match (insn, target) {
             (
                 Insn::LoadImm64 {
-                    value: Imm64::Map, ..
+                    value: value @ (Imm64::Map | Imm64::MapValue { .. }),
+                    ..
                 },
                 Some(Target::Map(map)),
             ) => {
-                if !program.maps.iter().any(|def| def.name == *map) {
+                let Some(def) = program.maps.iter().find(|def| def.name == *map) else {
                     return Err(ObjectError::UnknownMap {
                         function: name(),
                         map: map.clone(),
                     });
+                };
+                // Loaders give the address of a value for global variables only, and nothing else for them.
+                let is_global = matches!(def.contents, Contents::Globals(_));
+                let is_value = match value {
+                    Imm64::MapValue { offset, .. } => *offset < def.value_size,
+                    _ => false,
+                };
+                if is_global != is_value {
+                    let function = name();
+                    return Err(ObjectError::Relocation { function, at });
                 }
             }
-            (Insn::CallLocal { .. }, Some(Target::Subprogram(callee))) => {
+            (
+                Insn::CallLocal { .. }
+                | Insn::LoadImm64 {
+                    value: Imm64::Function { .. },
+                    ..
+                },
+                Some(Target::Subprogram(callee)),
+            ) => {
                 if !program.subprograms.iter().any(|f| f.name == *callee) {
                     return Err(ObjectError::UnknownSubprogram {
                         function: name(),
@@ -182,7 +215,8 @@ fn check_instructions(program: &Program, function: &Function) -> Result<(), Obje
             }
             (
                 Insn::LoadImm64 {
-                    value: Imm64::Map, ..
+                    value: Imm64::Map | Imm64::Function { .. },
+                    ..
                 }
                 | Insn::CallLocal { .. },
                 None,
@@ -207,7 +241,7 @@ fn check_instructions(program: &Program, function: &Function) -> Result<(), Obje
 }
 
 /// The kernel's BTF takes C identifiers only.
-fn check_name(name: &str) -> Result<(), ObjectError> {
+pub(super) fn check_name(name: &str) -> Result<(), ObjectError> {
     let starts = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
     let goes_on = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     if starts && goes_on {

@@ -15,7 +15,8 @@ use super::collect::{Parts, Role, Section};
 use super::sources::Sources;
 use super::types;
 use crate::btf::{Btf, BtfExt, FunctionInfo, LineInfo};
-use crate::program::{Function, Target};
+use crate::insn::{Imm64, Insn};
+use crate::program::{BSS, Contents, Function, MapDef, RODATA, Target};
 
 const SLOT_BYTES: usize = 8;
 const SLOT_ALIGN: u64 = 8;
@@ -36,8 +37,16 @@ pub(super) fn write(
     let (mut btf, mut btf_ext) = (Btf::new(), BtfExt::new());
     let mut symbols = BTreeMap::new();
     let mut relocated = Vec::new();
+    let subprograms = parts.sections.iter().find(|s| s.role == Role::Subprogram);
+    let starts = subprograms.map(|section| lay_out(section, &BTreeMap::new()).1);
+    let starts: BTreeMap<&str, usize> = starts
+        .iter()
+        .flatten()
+        .map(|placed| (placed.function.name.as_str(), placed.offset))
+        .collect();
+    let mut text = None;
     for section in &parts.sections {
-        let (code, placed) = lay_out(section);
+        let (code, placed) = lay_out(section, &starts);
         let id = add_section(
             &mut elf,
             section.name(),
@@ -45,6 +54,9 @@ pub(super) fn write(
             &code,
             SLOT_ALIGN,
         );
+        if section.role == Role::Subprogram {
+            text = Some(id);
+        }
         describe(&mut btf, &mut btf_ext, section, &placed, sources)?;
         for Placed { function, offset } in placed {
             let scope = if section.role == Role::Subprogram {
@@ -72,8 +84,22 @@ pub(super) fn write(
             );
         }
     }
+    for map in &parts.maps {
+        let Contents::Globals(globals) = &map.contents else {
+            continue;
+        };
+        types::add_globals(&mut btf, map, globals);
+        let id = add_global_section(&mut elf, map);
+        symbols.insert(map.name.as_str(), elf.section_symbol(id));
+        for global in globals {
+            let place = (u64::from(global.offset), global.bytes.len() as u64);
+            let (kind, scope) = (SymbolKind::Data, SymbolScope::Dynamic);
+            add_symbol(&mut elf, &global.name, id, place, kind, scope);
+        }
+    }
+    let text = text.map(|id| elf.section_symbol(id));
     for (section, function, offset) in relocated {
-        relocate(&mut elf, section, function, offset, &symbols)?;
+        relocate(&mut elf, section, function, offset, (&symbols, text))?;
     }
     let license = [license.as_bytes(), b"\0"].concat();
     add_section(&mut elf, "license", SectionKind::Data, &license, 1);
@@ -89,7 +115,11 @@ pub(super) fn write(
         .map_err(|error| ObjectError::Write(error.to_string()))
 }
 
-fn lay_out<'a>(section: &Section<'a>) -> (Vec<u8>, Vec<Placed<'a>>) {
+/// The code of a section; `starts` says where subprograms begin in theirs.
+fn lay_out<'a>(
+    section: &Section<'a>,
+    starts: &BTreeMap<&str, usize>,
+) -> (Vec<u8>, Vec<Placed<'a>>) {
     let mut code = Vec::new();
     let mut placed = Vec::new();
     for function in &section.functions {
@@ -97,11 +127,44 @@ fn lay_out<'a>(section: &Section<'a>) -> (Vec<u8>, Vec<Placed<'a>>) {
             function,
             offset: code.len() * SLOT_BYTES,
         });
-        for insn in &function.insns {
-            insn.encode(&mut code);
+        let mut relocations = function.relocations.iter().peekable();
+        for (at, insn) in function.insns.iter().enumerate() {
+            let target = relocations.next_if(|r| r.at == at).map(|r| &r.target);
+            as_relocated(insn, target, starts).encode(&mut code);
         }
     }
     (code.into_flattened(), placed)
+}
+
+/// How an instruction looks in the file: loaders add what it holds to the address of the section that it refers to.
+fn as_relocated(insn: &Insn, target: Option<&Target>, starts: &BTreeMap<&str, usize>) -> Insn {
+    match (*insn, target) {
+        (
+            Insn::LoadImm64 {
+                dst,
+                value: Imm64::MapValue { offset, .. },
+            },
+            Some(_),
+        ) => Insn::LoadImm64 {
+            dst,
+            value: Imm64::Value(offset.into()),
+        },
+        (
+            Insn::LoadImm64 {
+                dst,
+                value: Imm64::Function { .. },
+            },
+            Some(Target::Subprogram(name)),
+        ) => {
+            let start = starts.get(name.as_str()).copied().unwrap_or(0);
+            let offset = i32::try_from(start).unwrap_or(i32::MAX);
+            Insn::LoadImm64 {
+                dst,
+                value: Imm64::Function { offset },
+            }
+        }
+        (insn, _) => insn,
+    }
 }
 
 fn slots(function: &Function) -> usize {
@@ -153,7 +216,7 @@ fn relocate(
     section: SectionId,
     function: &Function,
     function_offset: usize,
-    symbols: &BTreeMap<&str, SymbolId>,
+    (symbols, text): (&BTreeMap<&str, SymbolId>, Option<SymbolId>),
 ) -> Result<(), ObjectError> {
     let starts: Vec<usize> = function
         .insns
@@ -173,9 +236,19 @@ fn relocate(
             function: function.name.clone(),
             at: relocation.at,
         };
+        // A function's address is given relative to the section, a call by the function's own symbol.
+        let is_address = matches!(
+            (function.insns.get(relocation.at), &relocation.target),
+            (Some(Insn::LoadImm64 { .. }), Target::Subprogram(_))
+        );
+        let (symbol, r_type) = if is_address {
+            (text.ok_or_else(missing)?, elf::R_BPF_64_64)
+        } else {
+            (*symbols.get(name.as_str()).ok_or_else(missing)?, r_type)
+        };
         let relocation = ElfRelocation {
             offset: *starts.get(relocation.at).ok_or_else(missing)? as u64,
-            symbol: *symbols.get(name.as_str()).ok_or_else(missing)?,
+            symbol,
             // Anything else would be written over the instruction, whose own immediate is what loaders go by.
             addend: 0,
             flags: RelocationFlags::Elf { r_type },
@@ -195,6 +268,21 @@ fn add_section(
 ) -> SectionId {
     let id = elf.add_section(Vec::new(), name.as_bytes().to_vec(), kind);
     elf.append_section_data(id, data, align);
+    id
+}
+
+fn add_global_section(elf: &mut Elf<'_>, map: &MapDef) -> SectionId {
+    let kind = match map.name.as_str() {
+        RODATA => SectionKind::ReadOnlyData,
+        BSS => SectionKind::UninitializedData,
+        _ => SectionKind::Data,
+    };
+    let id = elf.add_section(Vec::new(), map.name.as_bytes().to_vec(), kind);
+    if kind == SectionKind::UninitializedData {
+        elf.append_section_bss(id, u64::from(map.value_size), SLOT_ALIGN);
+    } else {
+        elf.append_section_data(id, &map.global_bytes(), SLOT_ALIGN);
+    }
     id
 }
 

@@ -6,7 +6,7 @@
 use std::fmt::Write;
 
 use super::{ObjectError, collect};
-use crate::insn::Insn;
+use crate::insn::{Imm64, Insn};
 use crate::program::{Function, Line, Program, Target};
 
 /// A program's functions, linked. Map loads are as they were; local calls have their offsets.
@@ -104,7 +104,10 @@ impl Linked {
                     let target = self.append(program, callee)?;
                     let offset = target as i64 - (self.slots[at] as i64 + 1);
                     let offset = i32::try_from(offset).map_err(|_| ObjectError::TooLarge)?;
-                    self.insns[at] = Insn::CallLocal { offset };
+                    match &mut self.insns[at] {
+                        Insn::LoadImm64 { value, .. } => *value = Imm64::Function { offset },
+                        call => *call = Insn::CallLocal { offset },
+                    }
                 }
             }
         }

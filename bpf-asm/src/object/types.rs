@@ -2,7 +2,7 @@
 
 use super::collect::{Parts, Role};
 use crate::btf::{Btf, Linkage, Member, Placed, TypeId};
-use crate::program::{Function, MapDef, ProgramKind};
+use crate::program::{Contents, Function, Global, MapDef, ProgramKind};
 
 /// A map's variable is a struct of pointers, which nothing ever reads; only its type counts.
 const POINTER_BYTES: u32 = 8;
@@ -20,6 +20,9 @@ pub(super) fn add_maps<'a>(btf: &mut Btf, parts: &Parts<'a>) -> (Vec<MapPlace<'a
     let mut placed = Vec::new();
     let mut end = 0;
     for map in &parts.maps {
+        if matches!(map.contents, Contents::Globals(_)) {
+            continue;
+        }
         let (ty, size) = map_type(btf, map);
         let variable = btf.variable(&map.name, ty, Linkage::Global);
         let offset = end;
@@ -63,7 +66,36 @@ fn map_type(btf: &mut Btf, map: &MapDef) -> (TypeId, u32) {
         });
         bytes += POINTER_BYTES;
     }
+    if let Contents::Maps(inner) = &map.contents {
+        // `struct {...} *values[]`: no more than the type of what it points to is asked for.
+        let (structure, _) = map_type(btf, inner);
+        let pointer = btf.pointer(structure);
+        members.push(Member {
+            name: "values",
+            ty: btf.array(pointer, int, 0),
+            bit_offset: bytes * 8,
+        });
+    }
     (btf.structure("", bytes, &members), bytes)
+}
+
+/// Adds a section of global variables, each as the bytes that it is.
+pub(super) fn add_globals(btf: &mut Btf, section: &MapDef, globals: &[Global]) {
+    let (byte, int) = (btf.int("u8", 1, false), btf.int("int", 4, true));
+    let mut placed = Vec::new();
+    for global in globals {
+        // Object writers refuse sections of 4 GiB before.
+        let size = u32::try_from(global.bytes.len()).unwrap_or(u32::MAX);
+        let ty = btf.array(byte, int, size);
+        let variable = btf.variable(&global.name, ty, Linkage::Global);
+        let offset = global.offset;
+        placed.push(Placed {
+            variable,
+            offset,
+            size,
+        });
+    }
+    btf.section(&section.name, section.value_size, &placed);
 }
 
 /// The context's struct. The verifier knows it by name; without members it is only that.

@@ -10,7 +10,7 @@ use aya::{Ebpf, EbpfError};
 use bpf_asm::asm::Assembler;
 use bpf_asm::insn::Reg;
 use bpf_asm::object::Object;
-use bpf_asm::program::{MapDef, MapType, Program, ProgramKind};
+use bpf_asm::program::{Contents, MapDef, MapType, Program, ProgramKind};
 
 use crate::attach::chain;
 use crate::memory::Pages;
@@ -237,6 +237,7 @@ impl Probe {
                 value_size,
                 max_entries,
                 flags,
+                contents: Contents::Empty,
             });
         }
         let ebpf = load(self.kind, maps, self.code)?;

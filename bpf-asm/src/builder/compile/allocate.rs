@@ -14,6 +14,8 @@ use super::spill::Spiller;
 pub(super) const COLOURS: R = 10;
 /// More rounds of spilling than any program needs.
 const ROUNDS: usize = 64;
+/// How often copies are merged and the graph built anew; what a third time would find is hardly anything.
+const MERGES: usize = 2;
 
 /// Code over the machine's registers.
 pub(super) struct Allocated {
@@ -66,7 +68,10 @@ impl Work {
         for _ in 0..ROUNDS {
             drop_dead(&mut self.blocks, &self.order, self.spiller.registers());
             let mut graph = Graph::build(&self.blocks, &self.order, &self.spiller);
-            while graph.coalesce(careful) {
+            for _ in 0..MERGES {
+                if !graph.coalesce(careful) {
+                    break;
+                }
                 let Graph { alias, .. } = graph;
                 self.rename(|reg| alias.find(reg));
                 self.spiller.merge(&alias);

@@ -42,6 +42,12 @@ pub(super) enum Code {
         bits: u8,
         dst: R,
     },
+    SignExtend {
+        width: Width,
+        bits: u8,
+        dst: R,
+        src: R,
+    },
     Load {
         size: Size,
         dst: R,
@@ -69,6 +75,17 @@ pub(super) enum Code {
         dst: R,
         map: usize,
     },
+    /// The address of a byte in a map's value.
+    MapValue {
+        dst: R,
+        map: usize,
+        offset: u32,
+    },
+    /// The address of a subprogram.
+    Function {
+        dst: R,
+        number: usize,
+    },
     /// The address of an object of the frame.
     Frame {
         dst: R,
@@ -91,6 +108,11 @@ pub(super) enum End {
         b: Src,
         then: BlockId,
         otherwise: BlockId,
+    },
+    /// On to `out` once the kernel's loop budget is used up.
+    MayGoto {
+        out: BlockId,
+        go_on: BlockId,
     },
     Exit,
 }
@@ -125,6 +147,9 @@ impl Code {
             | Code::Load { dst, .. }
             | Code::Imm64 { dst, .. }
             | Code::Map { dst, .. }
+            | Code::MapValue { dst, .. }
+            | Code::Function { dst, .. }
+            | Code::SignExtend { dst, .. }
             | Code::Frame { dst, .. } => Some(dst),
             Code::Atomic {
                 op: AtomicOp::CompareExchange,
@@ -183,6 +208,7 @@ impl Code {
                 }
             }
             Code::Endian { dst, .. } => *dst = f(*dst),
+            Code::SignExtend { src, .. } => *src = f(*src),
             Code::Load { base, .. } => place(base, &mut f),
             Code::Store { base, src, .. } => {
                 place(base, &mut f);
@@ -194,7 +220,12 @@ impl Code {
                 place(base, &mut f);
                 *src = f(*src);
             }
-            Code::Imm64 { .. } | Code::Map { .. } | Code::Frame { .. } | Code::Call { .. } => {}
+            Code::Imm64 { .. }
+            | Code::Map { .. }
+            | Code::MapValue { .. }
+            | Code::Function { .. }
+            | Code::Frame { .. }
+            | Code::Call { .. } => {}
         }
     }
 
@@ -210,6 +241,9 @@ impl Code {
             | Code::Load { dst, .. }
             | Code::Imm64 { dst, .. }
             | Code::Map { dst, .. }
+            | Code::MapValue { dst, .. }
+            | Code::Function { dst, .. }
+            | Code::SignExtend { dst, .. }
             | Code::Frame { dst, .. } => *dst = f(*dst),
             _ => {}
         }
@@ -227,7 +261,11 @@ impl Code {
     pub(super) fn is_constant(&self) -> bool {
         match self {
             Code::Alu { op, src, .. } => *op == AluOp::Mov && matches!(src, Src::Imm(_)),
-            Code::Imm64 { .. } | Code::Map { .. } | Code::Frame { .. } => true,
+            Code::Imm64 { .. }
+            | Code::Map { .. }
+            | Code::MapValue { .. }
+            | Code::Function { .. }
+            | Code::Frame { .. } => true,
             _ => false,
         }
     }
@@ -242,13 +280,14 @@ pub(super) fn fetches(op: AtomicOp) -> bool {
             | AtomicOp::FetchOr
             | AtomicOp::FetchXor
             | AtomicOp::Exchange
+            | AtomicOp::LoadAcquire
     )
 }
 
 impl End {
     pub(super) fn uses(&self, mut f: impl FnMut(R)) {
         match *self {
-            End::Jump(_) => {}
+            End::Jump(_) | End::MayGoto { .. } => {}
             End::Branch { a, b, .. } => {
                 f(a);
                 if let Src::Reg(b) = b {
@@ -274,6 +313,7 @@ impl End {
             End::Branch {
                 then, otherwise, ..
             } => [Some(then), Some(otherwise)],
+            End::MayGoto { out, go_on } => [Some(out), Some(go_on)],
             End::Exit => [None, None],
         }
         .into_iter()
@@ -288,6 +328,10 @@ impl End {
             } => {
                 *then = f(*then);
                 *otherwise = f(*otherwise);
+            }
+            End::MayGoto { out, go_on } => {
+                *out = f(*out);
+                *go_on = f(*go_on);
             }
             End::Exit => {}
         }

@@ -245,6 +245,39 @@ impl Emitter<'_> {
                     value: Imm64::Map,
                 }
             }
+            Code::SignExtend {
+                width,
+                bits,
+                dst,
+                src,
+            } => Insn::MovSx {
+                width,
+                bits,
+                dst: register(dst),
+                src: register(src),
+            },
+            Code::MapValue { dst, map, offset } => {
+                let name = self.body.session.borrow().maps[map].name.clone();
+                self.relocations.push(Relocation {
+                    at: self.insns.len(),
+                    target: Target::Map(name),
+                });
+                Insn::LoadImm64 {
+                    dst: register(dst),
+                    value: Imm64::MapValue { fd: 0, offset },
+                }
+            }
+            Code::Function { dst, number } => {
+                let name = self.body.session.borrow().subprograms[number].name.clone();
+                self.relocations.push(Relocation {
+                    at: self.insns.len(),
+                    target: Target::Subprogram(name),
+                });
+                Insn::LoadImm64 {
+                    dst: register(dst),
+                    value: Imm64::Function { offset: -1 },
+                }
+            }
             Code::Frame { dst, slot, offset } => {
                 let (width, dst) = (Width::W64, register(dst));
                 self.push(
@@ -287,6 +320,12 @@ impl Emitter<'_> {
             End::Exit => self.push(Insn::Exit, at),
             End::Jump(to) if next == Some(to) => {}
             End::Jump(to) => self.jump(Insn::Goto { offset: 0 }, to, at),
+            End::MayGoto { out, go_on } => {
+                self.jump(Insn::MayGoto { offset: 0 }, out, at);
+                if next != Some(go_on) {
+                    self.jump(Insn::Goto { offset: 0 }, go_on, at);
+                }
+            }
             End::Branch {
                 width,
                 op,
@@ -340,9 +379,10 @@ impl Emitter<'_> {
         for (insn, behind, to) in std::mem::take(&mut self.open) {
             let distance = i16::try_from(starts[to] as i64 - behind as i64);
             match (&mut self.insns[insn], distance) {
-                (Insn::Jump { offset, .. } | Insn::Goto { offset }, Ok(distance)) => {
-                    *offset = distance
-                }
+                (
+                    Insn::Jump { offset, .. } | Insn::Goto { offset } | Insn::MayGoto { offset },
+                    Ok(distance),
+                ) => *offset = distance,
                 _ => self
                     .body
                     .fail_at(BuildErrorKind::JumpTooFar, self.lines[insn]),

@@ -1,9 +1,12 @@
 //! Which registers can't share one of the machine's, and which would like to.
 
+use std::collections::HashSet;
+use std::hash::{BuildHasherDefault, Hasher};
+
 use super::super::ir::BlockId;
 use super::allocate::COLOURS;
 use super::code::{Code, CodeBlock, R, VIRTUAL};
-use super::liveness::{Set, live_out, walk};
+use super::liveness::{Live, live_out, walk};
 use super::spill::{Spiller, constants};
 
 /// Registers merged into others.
@@ -18,15 +21,93 @@ impl Alias {
     }
 }
 
+/// What interferes with what: pairs in a set for the question, and each virtual register's neighbours in a list.
+struct Edges {
+    pairs: HashSet<u64, BuildHasherDefault<Mixed>>,
+    of_virtual: Vec<Vec<R>>,
+}
+
+/// Hashes a pair of registers: a multiplication spreads it over the upper bits, which are then brought down.
+#[derive(Default)]
+struct Mixed(u64);
+
+impl Hasher for Mixed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(self.0 ^ u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, pair: u64) {
+        let product = pair.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = product ^ product >> 32;
+    }
+}
+
+const fn pair(a: R, b: R) -> u64 {
+    let (low, high) = if a < b { (a, b) } else { (b, a) };
+    (high as u64) << 32 | low as u64
+}
+
+impl Edges {
+    fn new(registers: usize) -> Edges {
+        Edges {
+            pairs: HashSet::with_capacity_and_hasher(registers * 4, BuildHasherDefault::default()),
+            of_virtual: vec![Vec::new(); registers],
+        }
+    }
+
+    fn contain(&self, a: R, b: R) -> bool {
+        self.pairs.contains(&pair(a, b))
+    }
+
+    /// Whether it is new.
+    fn insert(&mut self, a: R, b: R) -> bool {
+        let is_new = self.pairs.insert(pair(a, b));
+        if is_new {
+            for (a, b) in [(a, b), (b, a)] {
+                if a >= VIRTUAL {
+                    self.of_virtual[a as usize].push(b);
+                }
+            }
+        }
+        is_new
+    }
+
+    /// Takes a virtual register out; its neighbours.
+    fn remove(&mut self, gone: R) -> Vec<R> {
+        let neighbours = std::mem::take(&mut self.of_virtual[gone as usize]);
+        for &neighbour in &neighbours {
+            self.pairs.remove(&pair(gone, neighbour));
+            if neighbour >= VIRTUAL {
+                let list = &mut self.of_virtual[neighbour as usize];
+                if let Some(place) = list.iter().position(|reg| *reg == gone) {
+                    list.swap_remove(place);
+                }
+            }
+        }
+        neighbours
+    }
+
+    /// The neighbours of a virtual register.
+    fn of(&self, reg: R) -> &[R] {
+        &self.of_virtual[reg as usize]
+    }
+}
+
 /// The interference graph.
 pub(super) struct Graph {
-    edges: Vec<Set>,
+    edges: Edges,
     degree: Vec<usize>,
     /// Copies, the heaviest first.
     copies: Vec<(R, R)>,
     /// What spilling a register costs; infinite where it would gain nothing.
     cost: Vec<f64>,
-    present: Set,
+    present: Vec<bool>,
     pub(super) alias: Alias,
 }
 
@@ -34,18 +115,19 @@ impl Graph {
     pub(super) fn build(blocks: &[CodeBlock], order: &[BlockId], spiller: &Spiller) -> Graph {
         let registers = spiller.registers();
         let mut graph = Graph {
-            edges: vec![Set::new(registers); registers],
+            edges: Edges::new(registers),
             degree: vec![0; registers],
             copies: Vec::new(),
             cost: vec![0.0; registers],
-            present: Set::new(registers),
+            present: vec![false; registers],
             alias: Alias((0..registers as R).collect()),
         };
         let live_out = live_out(blocks, order, registers);
+        let mut live = Live::new(registers);
         let mut copies = Vec::new();
         for &number in order {
             let block = &blocks[number];
-            let mut live = live_out[number].clone();
+            live.set(&live_out[number]);
             walk(block, &mut live, |at, live| {
                 let code = &block.code[at].0;
                 let copied = code.as_copy();
@@ -67,11 +149,11 @@ impl Graph {
         }
         copies.sort_by(|a, b| b.0.total_cmp(&a.0));
         graph.copies = copies.into_iter().map(|(_, dst, src)| (dst, src)).collect();
-        for reg in constants(blocks, order)
-            .into_keys()
-            .filter(|&reg| reg >= VIRTUAL)
-        {
-            graph.cost[reg as usize] *= 0.3;
+        let constants = constants(blocks, order, registers);
+        for (cost, constant) in graph.cost.iter_mut().zip(&constants).skip(VIRTUAL as usize) {
+            if constant.is_some() {
+                *cost *= 0.3;
+            }
         }
         for reg in (VIRTUAL..registers as R).filter(|&reg| spiller.is_short(reg)) {
             graph.cost[reg as usize] = f64::INFINITY;
@@ -86,15 +168,13 @@ impl Graph {
 
     fn weigh(&mut self, reg: R, weight: f64) {
         self.cost[reg as usize] += weight;
-        self.present.insert(reg);
+        self.present[reg as usize] = true;
     }
 
     fn connect(&mut self, a: R, b: R) {
-        if a == b || (a < VIRTUAL && b < VIRTUAL) || self.edges[a as usize].contains(b) {
+        if a == b || (a < VIRTUAL && b < VIRTUAL) || !self.edges.insert(a, b) {
             return;
         }
-        self.edges[a as usize].insert(b);
-        self.edges[b as usize].insert(a);
         self.degree[a as usize] += 1;
         self.degree[b as usize] += 1;
     }
@@ -106,16 +186,14 @@ impl Graph {
         for (dst, src) in self.copies.clone() {
             let (a, b) = (self.alias.find(dst), self.alias.find(src));
             let (kept, gone) = (a.min(b), a.max(b));
-            if kept == gone || gone < VIRTUAL || self.edges[kept as usize].contains(gone) {
+            if kept == gone || gone < VIRTUAL || self.edges.contain(kept, gone) {
                 continue;
             }
             if careful && !self.is_harmless(kept, gone) {
                 continue;
             }
             any = true;
-            let neighbours: Vec<R> = self.edges[gone as usize].iter().collect();
-            for neighbour in neighbours {
-                self.edges[neighbour as usize].remove(gone);
+            for neighbour in self.edges.remove(gone) {
                 self.degree[neighbour as usize] -= 1;
                 self.connect(kept, neighbour);
             }
@@ -128,38 +206,38 @@ impl Graph {
     fn is_harmless(&self, kept: R, gone: R) -> bool {
         let colours = COLOURS as usize;
         let heavy = |reg: R| reg < VIRTUAL || self.degree[reg as usize] >= colours;
-        let (mine, theirs) = (&self.edges[kept as usize], &self.edges[gone as usize]);
+        let theirs = self.edges.of(gone).iter().copied();
         if kept < VIRTUAL {
             return theirs
-                .iter()
-                .all(|reg| !heavy(reg) || reg < VIRTUAL || mine.contains(reg));
+                .into_iter()
+                .all(|reg| !heavy(reg) || reg < VIRTUAL || self.edges.contain(kept, reg));
         }
-        let mut union = mine.clone();
-        union.add(theirs);
-        union.iter().filter(|&reg| heavy(reg)).count() < colours
+        let mine = self.edges.of(kept).iter().copied();
+        let others = theirs.filter(|reg| !self.edges.contain(kept, *reg));
+        mine.chain(others).filter(|reg| heavy(*reg)).count() < colours
     }
 
     /// A colour for each register, and the registers for which there was none. `None` if such a one can't be spilled.
     pub(super) fn colour(&self) -> Option<(Vec<R>, Vec<R>)> {
-        let mut colours: Vec<R> = (0..self.edges.len() as R).collect();
-        let mut done = vec![false; self.edges.len()];
+        let registers = self.degree.len();
+        let mut colours: Vec<R> = (0..registers as R).collect();
+        let mut done = vec![false; registers];
+        // What each would like to share a register with, the dearest copy first.
+        let mut partners: Vec<Vec<R>> = vec![Vec::new(); registers];
+        for &(dst, src) in &self.copies {
+            partners[dst as usize].push(src);
+            partners[src as usize].push(dst);
+        }
         let mut uncoloured = Vec::new();
         for reg in self.simplified().into_iter().rev() {
             let mut taken = [false; COLOURS as usize];
-            for other in self.edges[reg as usize].iter() {
+            for &other in self.edges.of(reg) {
                 if (other < VIRTUAL || done[other as usize]) && colours[other as usize] < COLOURS {
                     taken[colours[other as usize] as usize] = true;
                 }
             }
             let free = |colour: &R| *colour < COLOURS && !taken[*colour as usize];
-            let wanted = self.copies.iter().filter_map(|&(dst, src)| {
-                let other = if dst == reg {
-                    src
-                } else if src == reg {
-                    dst
-                } else {
-                    return None;
-                };
+            let wanted = partners[reg as usize].iter().filter_map(|&other| {
                 (other < VIRTUAL || done[other as usize]).then(|| colours[other as usize])
             });
             match wanted.chain(0..COLOURS).find(free) {
@@ -176,27 +254,36 @@ impl Graph {
 
     /// The order in which to take registers out: those that can always be coloured first, else the cheapest to spill.
     fn simplified(&self) -> Vec<R> {
+        let easy = |degree: usize| degree < COLOURS as usize;
         let mut degree = self.degree.clone();
-        let mut left: Vec<R> = self.present.iter().filter(|&reg| reg >= VIRTUAL).collect();
-        let mut stack = Vec::with_capacity(left.len());
-        let mut gone = vec![false; self.edges.len()];
-        while !left.is_empty() {
-            let easy = left
-                .iter()
-                .position(|&reg| degree[reg as usize] < COLOURS as usize);
-            let price = |reg: R| self.cost[reg as usize] / degree[reg as usize].max(1) as f64;
-            let cheapest =
-                || (0..left.len()).min_by(|&a, &b| price(left[a]).total_cmp(&price(left[b])));
-            let Some(next) = easy.or_else(cheapest) else {
+        let registers = (VIRTUAL..self.degree.len() as R).filter(|reg| self.present[*reg as usize]);
+        let mut left: Vec<R> = registers.collect();
+        let all = left.len();
+        let mut stack = Vec::with_capacity(all);
+        let mut gone = vec![false; self.degree.len()];
+        let mut next: Vec<R> = left.clone();
+        next.retain(|reg| easy(degree[*reg as usize]));
+        while stack.len() < all {
+            let reg = next.pop().or_else(|| {
+                left.retain(|reg| !gone[*reg as usize]);
+                let price = |reg: R| self.cost[reg as usize] / degree[reg as usize].max(1) as f64;
+                let prices = left.iter().copied().map(|reg| (price(reg), reg));
+                Some(prices.min_by(|a, b| a.0.total_cmp(&b.0))?.1)
+            });
+            let Some(reg) = reg else {
                 break;
             };
-            let reg = left.swap_remove(next);
-            for other in self.edges[reg as usize].iter() {
+            if std::mem::replace(&mut gone[reg as usize], true) {
+                continue;
+            }
+            for &other in self.edges.of(reg) {
                 if !gone[other as usize] {
                     degree[other as usize] -= 1;
+                    if other >= VIRTUAL && degree[other as usize] + 1 == COLOURS as usize {
+                        next.push(other);
+                    }
                 }
             }
-            gone[reg as usize] = true;
             stack.push(reg);
         }
         stack

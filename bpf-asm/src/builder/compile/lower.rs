@@ -7,6 +7,7 @@ use super::super::ir::{
 use super::code::{Callee, Code, CodeBlock, End, Place, R, Src, VIRTUAL, fetches};
 use super::records::targets;
 use crate::insn::{AluOp, AtomicOp, JumpOp, Width};
+use crate::target::Feature;
 
 /// What is being lowered.
 pub(super) struct Lowered {
@@ -21,6 +22,8 @@ struct Lowering {
     uses: Vec<u32>,
     code: Vec<(Code, At)>,
     at: At,
+    /// Whether there is an instruction for that.
+    sign_extends: bool,
 }
 
 /// The blocks that can be reached, in the order in which they were begun, cold ones last.
@@ -60,6 +63,7 @@ pub(super) fn lower(body: &Body, blocks: &[Block], order: Vec<BlockId>) -> Lower
         uses,
         code: Vec::new(),
         at,
+        sign_extends: body.session.borrow().target.has(Feature::SignExtendingMove),
     };
     lowering.count_uses(blocks, &order);
     let mut lowered = Vec::with_capacity(blocks.len());
@@ -115,7 +119,9 @@ impl Lowering {
                 match op {
                     Op::Alu { a, b, .. } => [a, b].into_iter().for_each(&mut count),
                     Op::Copy { src, .. } | Op::Store { src, .. } => count(src),
-                    Op::Endian { src, .. } => count(&Operand::Reg(*src)),
+                    Op::Endian { src, .. } | Op::SignExtend { src, .. } => {
+                        count(&Operand::Reg(*src))
+                    }
                     Op::Atomic { src, .. } => count(src),
                     Op::Address {
                         base: Base::Reg(base),
@@ -353,7 +359,18 @@ impl Lowering {
                     );
                 }
             }
+            Op::SignExtend {
+                width,
+                bits,
+                dst,
+                src,
+            } => self.sign_extend(width, bits, VIRTUAL + dst, VIRTUAL + src),
             Op::Address { dst, base, offset } => self.address(VIRTUAL + dst, base, offset),
+            Op::Global { dst, map, offset } => self.push(Code::MapValue {
+                dst: VIRTUAL + dst,
+                map,
+                offset,
+            }),
             Op::Call {
                 ref callee,
                 ref args,
@@ -374,6 +391,10 @@ impl Lowering {
                             Arg::Value(operand) => self.move_to(register, operand),
                             Arg::Map(map) => self.push(Code::Map { dst: register, map }),
                             Arg::Address(base, offset) => self.address(register, base, offset),
+                            Arg::Function(number) => self.push(Code::Function {
+                                dst: register,
+                                number,
+                            }),
                         }
                     }
                 }
@@ -390,6 +411,29 @@ impl Lowering {
                 }
             }
             Op::OpenRecord(_) | Op::CloseRecord(_) => {}
+        }
+    }
+
+    fn sign_extend(&mut self, width: Width, bits: u8, dst: R, src: R) {
+        if self.sign_extends {
+            return self.push(Code::SignExtend {
+                width,
+                bits,
+                dst,
+                src,
+            });
+        }
+        let register = if width == Width::W64 { 64 } else { 32 };
+        let by = Src::Imm(register - i32::from(bits));
+        self.copy(dst, src);
+        for op in [AluOp::Lsh, AluOp::Arsh] {
+            let src = by;
+            self.push(Code::Alu {
+                width,
+                op,
+                dst,
+                src,
+            });
         }
     }
 
@@ -446,6 +490,7 @@ impl Lowering {
                     otherwise,
                 }
             }
+            Terminator::MayGoto { out, go_on } => End::MayGoto { out, go_on },
             Terminator::Return(value) => {
                 self.move_to(0, value);
                 End::Exit

@@ -76,6 +76,7 @@ pub(super) fn targets(block: &Block) -> impl Iterator<Item = BlockId> + use<> {
             },
             _,
         )) => [Some(then), Some(otherwise)],
+        Some((Terminator::MayGoto { out, go_on }, _)) => [Some(out), Some(go_on)],
         _ => [None, None],
     }
     .into_iter()

@@ -63,11 +63,11 @@ impl Spiller {
 
     /// Rewrites the code such that these registers don't occur in it.
     pub(super) fn spill(&mut self, blocks: &mut [CodeBlock], order: &[BlockId], registers: &[R]) {
-        let constants = constants(blocks, order);
+        let constants = constants(blocks, order, self.registers());
         let mut homes = HashMap::new();
         for &reg in registers {
-            let home = match constants.get(&reg) {
-                Some(&code) => Home::Constant(code),
+            let home = match constants[reg as usize] {
+                Some(code) => Home::Constant(code),
                 None => {
                     self.next_slot += 1;
                     Home::Slot(self.next_slot - 1)
@@ -169,17 +169,19 @@ fn store(slot: usize, src: R) -> Code {
     }
 }
 
-/// The registers that are written in one place, by something that reads nothing and so can be computed anywhere.
-pub(super) fn constants(blocks: &[CodeBlock], order: &[BlockId]) -> HashMap<R, Code> {
-    let mut writers: HashMap<R, Option<Code>> = HashMap::new();
+/// By register: what writes it, if that is in one place and reads nothing, so that it can be computed anywhere.
+pub(super) fn constants(
+    blocks: &[CodeBlock],
+    order: &[BlockId],
+    registers: usize,
+) -> Vec<Option<Code>> {
+    let mut writers: Vec<Option<Code>> = vec![None; registers];
+    let mut written = vec![false; registers];
     for (code, _) in order.iter().flat_map(|&block| &blocks[block].code) {
         if let Some(dst) = code.def() {
-            let first = !writers.contains_key(&dst);
-            writers.insert(dst, (first && code.is_constant()).then_some(*code));
+            let first = !std::mem::replace(&mut written[dst as usize], true);
+            writers[dst as usize] = (first && code.is_constant()).then_some(*code);
         }
     }
     writers
-        .into_iter()
-        .filter_map(|(reg, code)| Some((reg, code?)))
-        .collect()
 }

@@ -13,6 +13,8 @@ fn assigned(op: &Op) -> Option<Reg> {
         | Op::Copy { dst, .. }
         | Op::Endian { dst, .. }
         | Op::Load { dst, .. }
+        | Op::SignExtend { dst, .. }
+        | Op::Global { dst, .. }
         | Op::Address { dst, .. } => Some(*dst),
         Op::Atomic { dst, .. } | Op::Call { dst, .. } => *dst,
         Op::Store { .. } | Op::OpenRecord(_) | Op::CloseRecord(_) => None,

@@ -11,7 +11,7 @@
 
 use bpf_asm::asm::{Assembler, Label};
 use bpf_asm::insn::Reg as R;
-use bpf_asm::program::{MapDef, MapType, Program, ProgramKind};
+use bpf_asm::program::{Contents, MapDef, MapType, Program, ProgramKind};
 
 use crate::LabError;
 use crate::program::refused;
@@ -117,6 +117,7 @@ pub(super) fn program() -> Result<Program, LabError> {
         value_size,
         max_entries: 1,
         flags: 0,
+        contents: Contents::Empty,
     };
     Ok(Program {
         kind: ProgramKind::Classifier,

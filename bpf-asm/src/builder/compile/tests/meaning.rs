@@ -83,6 +83,16 @@ pub(super) fn atomic(size: Size, op: AtomicOp, old: u64, src: u64, expected: u64
     }
 }
 
+/// The lowest `bits` as a signed number of this width, zero-extended.
+pub(super) fn sign_extended(width: Width, bits: u8, value: u64) -> u64 {
+    let unused = 64 - u32::from(bits);
+    let extended = (value << unused).cast_signed() >> unused;
+    match width {
+        Width::W64 => extended.cast_unsigned(),
+        Width::W32 => extended.cast_unsigned() & 0xffff_ffff,
+    }
+}
+
 pub(super) fn truncated(size: Size, value: u64) -> u64 {
     value & (u64::MAX >> (64 - 8 * u32::from(size.bytes())))
 }

@@ -7,7 +7,7 @@ use crate::builder::BuildErrorKind;
 use crate::builder::compile::compile;
 use crate::builder::ir::{Arg, Base, Body, Callee, Op, Operand, Reg, Terminator};
 use crate::insn::{AluOp, AtomicOp, EndianKind, JumpOp, Size, Width};
-use crate::program::{MapDef, MapType};
+use crate::program::{Contents, MapDef, MapType};
 
 const ALU: [AluOp; 11] = [
     AluOp::Add,
@@ -388,6 +388,7 @@ fn check(seed: u64, statements: usize, calls: bool) -> Option<u32> {
             value_size: 8,
             max_entries: 1,
             flags: 0,
+            contents: Contents::Empty,
         });
     }
     let values = body

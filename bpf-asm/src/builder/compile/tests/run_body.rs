@@ -1,6 +1,6 @@
 //! Runs the intermediate form as it was written, before any pass.
 
-use super::meaning::{alu, atomic, endian, helper, holds, map_address, truncated};
+use super::meaning::{alu, atomic, endian, helper, holds, map_address, sign_extended, truncated};
 use crate::builder::ir::{Arg, Base, Body, Callee, Op, Operand, Reg, Terminator};
 use crate::insn::{AluOp, AtomicOp, Size, Width};
 
@@ -92,6 +92,7 @@ pub(super) fn run(body: &Body, arguments: &[u64]) -> u64 {
                 let taken = holds(*width, *op, memory.value(*a), memory.value(*b));
                 block = if taken { *then } else { *otherwise };
             }
+            Terminator::MayGoto { .. } => panic!("the random bodies end by themselves"),
             Terminator::Return(value) => return memory.value(*value),
         }
     }
@@ -161,6 +162,7 @@ impl Memory {
                     arguments.push(match *arg {
                         Arg::Value(operand) => self.value(operand),
                         Arg::Map(map) => map_address(map),
+                        Arg::Function(_) => panic!("the random bodies have no callbacks"),
                         Arg::Address(base, offset) => {
                             self.load(self.address(base, offset), Size::DW)
                         }
@@ -169,6 +171,10 @@ impl Memory {
                 Some(helper(number, &arguments))
             }
             Op::Call { .. } => panic!("the random bodies call no subprograms"),
+            Op::SignExtend {
+                width, bits, src, ..
+            } => Some(sign_extended(width, bits, self.read(src))),
+            Op::Global { .. } => panic!("the random bodies have no global variables"),
             Op::OpenRecord(_) | Op::CloseRecord(_) => None,
         };
         if let (Some(reg), Some(value)) = (super::assigned(op), result) {
