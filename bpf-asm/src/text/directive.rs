@@ -4,7 +4,7 @@ use super::TextError;
 use super::cursor::Cursor;
 use super::line::Item;
 use super::operand::unsigned;
-use crate::program::{MapDef, MapType};
+use crate::program::{Contents, MapDef, MapType};
 
 /// Names of map types, as bpftool and libbpf have them.
 const MAP_TYPES: &[(&str, MapType)] = &[
@@ -81,6 +81,7 @@ fn map(cursor: &mut Cursor<'_>) -> Result<Item, TextError> {
         value_size,
         max_entries,
         flags,
+        contents: Contents::Empty,
     };
     Ok(Item::Map { map, line })
 }

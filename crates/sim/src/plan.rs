@@ -149,6 +149,7 @@ impl Plan {
                     view_change: 40 * MS,
                     resend: 5 * MS,
                     retry: 10 * MS,
+                    lease: 25 * MS,
                 }
             } else {
                 Timing::default()

@@ -170,6 +170,7 @@ impl Process {
             limits: plan.limits.clone(),
             fast_path: fast_path.is_some(),
             durability: electrode_vr::Durability::Memory,
+            lease_reads: false,
         };
         Process {
             replica: Replica::new(config, start, Ledger::default(), now, entropy),

@@ -109,7 +109,9 @@ fn accesses(insn: &Insn) -> (Set, Set) {
             ..
         } => (source(src), bit(*dst)),
         Insn::Alu { dst, src, .. } => (source(src) | bit(*dst), bit(*dst)),
-        Insn::MovSx { dst, src, .. } => (bit(*src), bit(*dst)),
+        Insn::MovSx { dst, src, .. } | Insn::CastAddressSpace { dst, src, .. } => {
+            (bit(*src), bit(*dst))
+        }
         Insn::Neg { dst, .. } | Insn::Endian { dst, .. } => (bit(*dst), bit(*dst)),
         Insn::Load { dst, base, .. } => (bit(*base), bit(*dst)),
         Insn::Store { base, src, .. } => (bit(*base) | source(src), 0),

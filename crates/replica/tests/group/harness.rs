@@ -406,7 +406,7 @@ impl Client {
         let session = self.request;
         self.request = RequestNumber::READS + self.reads;
         self.reads += 1;
-        let give_up = Instant::now() + PATIENCE;
+        let give_up = Instant::now() + patience();
         while Instant::now() < give_up {
             match self.attempt(op) {
                 Ok(Reply::Done(result)) => {
@@ -418,7 +418,7 @@ impl Client {
                 Err(_) => self.primary = (self.primary + 1) % self.replicas.len(),
             }
         }
-        panic!("a read wasn't answered within {PATIENCE:?}");
+        panic!("a read wasn't answered within {:?}", patience());
     }
 
     /// The next attempt is a read with this number.
