@@ -219,7 +219,7 @@ fn bombard(start: Start, fast_path: bool, seed: u64) {
         let effects = bench.step(input);
         let (mut written, followed) = (write_all(&mut disk, &effects), obey(&mut bench, effects));
         written = write_all(&mut disk, &followed).or(written);
-        if let Some((view, op)) = written.filter(|_| random.next() % 3 > 0) {
+        if let Some((view, op)) = written.filter(|_| !random.next().is_multiple_of(3)) {
             let effects = bench.step(Input::Persisted { view, op });
             let written = write_all(&mut disk, &effects);
             assert!(
