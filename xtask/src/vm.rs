@@ -184,11 +184,11 @@ fn list(scenarios: &BTreeMap<String, Scenario>) {
     let names: Vec<_> = KERNELS.iter().map(|kernel| kernel.name).collect();
     println!("kernels: {}", names.join(", "));
     for (name, scenario) in scenarios {
-        println!(
-            "{name} (on {}): {}",
-            scenario.kernels.join(", "),
-            scenario.about
-        );
+        let on = match scenario.kernels.join(", ") {
+            none if none.is_empty() => "when asked for".to_owned(),
+            kernels => format!("on {kernels}"),
+        };
+        println!("{name} ({on}): {}", scenario.about);
     }
 }
 
