@@ -75,6 +75,16 @@ let
         tests
         pkgs.iproute2
         # Which build the service runs from its next start on; both are this one unless a flake of an older tag is given.
+        (pkgs.writeShellScriptBin "electrode-options" ''
+          # A drop-in that starts the service with more options, until the next boot.
+          set -eu
+          command=$(systemctl show -p ExecStart --value electrode | sed 's/.*argv\[\]=\([^;]*\) ;.*/\1/')
+          mkdir -p /run/systemd/system/electrode.service.d
+          printf '[Service]\nExecStart=\nExecStart=%s %s\n' "$command" "$*" \
+            > /run/systemd/system/electrode.service.d/options.conf
+          systemctl daemon-reload
+          systemctl restart electrode
+        '')
         (pkgs.writeShellScriptBin "electrode-binary" ''
           case "$1" in current | previous) ;; *) exit 1 ;; esac
           systemctl daemon-reload

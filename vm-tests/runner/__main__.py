@@ -7,6 +7,7 @@ The plan is a JSON file:
   scripts      where the scenarios are
   slowness     how much slower than real machines the virtual ones are
   accelerator  tcg or kvm
+  budget       seconds after which no more scenario begins; those left out are named. None: no end
 """
 
 import json
@@ -55,6 +56,8 @@ def main() -> int:
     if qemu is None:
         raise RunnerFailed("qemu-system-x86_64 is missing (package qemu-system-x86)")
     failures = []
+    budget = plan["budget"]
+    end = None if budget is None else time.monotonic() + budget
     for kernel in plan["kernels"]:
         folder = Path(plan["folder"]) / kernel["name"]
         shutil.rmtree(folder, ignore_errors=True)
@@ -68,7 +71,7 @@ def main() -> int:
             accelerator=plan["accelerator"],
             progress=progress,
         )
-        failed = run_kernel(common, kernel, plan)
+        failed = run_kernel(common, kernel, plan, end)
         failures += failed
         for disk in folder.glob("*.disk"):
             disk.unlink()
@@ -79,7 +82,7 @@ def main() -> int:
     return 1 if failures else 0
 
 
-def run_kernel(common: Plan, kernel: dict, plan: dict) -> list[str]:
+def run_kernel(common: Plan, kernel: dict, plan: dict, end: float | None) -> list[str]:
     """Scenarios with the same machines run one after the other without a boot in between."""
     failed = []
     by_machines: dict[tuple[str, ...], list[str]] = {}
@@ -91,6 +94,9 @@ def run_kernel(common: Plan, kernel: dict, plan: dict) -> list[str]:
             for number, name in enumerate(scenarios):
                 label = f"{name} on {kernel['name']}"
                 started = time.monotonic()
+                if end is not None and started > end:
+                    common.progress.line(f"SKIPPED {label}: no time left for it on this machine")
+                    continue
                 try:
                     if number > 0:
                         machines.reset()

@@ -21,6 +21,10 @@ use kernels::{KERNELS, Kernel};
 /// How much slower than a real machine an emulated one is: time-outs are multiplied by it.
 const EMULATED: u32 = 10;
 
+/// How long the whole test may begin new scenarios, in seconds: on a machine that is busy with other things, what is left
+/// then is named and left out.
+const BUDGET_SECONDS: u32 = 540;
+
 /// What one run leaves on the disk at most, in MiB: kernels, file systems, logs.
 const DISK_MIB: u64 = 2048;
 
@@ -47,6 +51,10 @@ pub(crate) struct Vm {
     /// an older build of electrode, for the scenarios that upgrade (default: this build)
     #[argh(option)]
     previous: Option<PathBuf>,
+
+    /// begin no more scenarios after so many seconds, but name them (default: run all)
+    #[argh(option)]
+    budget: Option<u32>,
 
     /// say every command
     #[argh(switch)]
@@ -101,6 +109,7 @@ pub(crate) fn run(arguments: &Vm) -> Result<()> {
         "folder": folder.join("run"),
         "scripts": root().join("vm-tests/scenarios"),
         "slowness": if arguments.kvm { 1 } else { EMULATED },
+        "budget": arguments.budget,
         "accelerator": if arguments.kvm { "kvm" } else { "tcg" },
     });
     let path = folder.join("plan.json");
@@ -132,6 +141,7 @@ pub(crate) fn run_all() -> Result<()> {
     }
     run(&Vm {
         kernel: kernels,
+        budget: Some(BUDGET_SECONDS),
         ..Vm::default()
     })
 }
@@ -174,11 +184,11 @@ fn list(scenarios: &BTreeMap<String, Scenario>) {
     let names: Vec<_> = KERNELS.iter().map(|kernel| kernel.name).collect();
     println!("kernels: {}", names.join(", "));
     for (name, scenario) in scenarios {
-        println!(
-            "{name} (on {}): {}",
-            scenario.kernels.join(", "),
-            scenario.about
-        );
+        let on = match scenario.kernels.join(", ") {
+            none if none.is_empty() => "when asked for".to_owned(),
+            kernels => format!("on {kernels}"),
+        };
+        println!("{name} ({on}): {}", scenario.about);
     }
 }
 

@@ -18,6 +18,15 @@ const TOOLS: &[(&str, &str)] = &[
     ("usr/local/bin/tc", "tc"),
 ];
 
+/// Commands of `vm-tests/guest`.
+const GUEST_COMMANDS: &[&str] = &[
+    "systemctl",
+    "journalctl",
+    "electrode-binary",
+    "electrode-options",
+    "machine-reset",
+];
+
 /// Test programs that scenarios run: their package, their name there, and the guest's.
 const TESTS: &[(&str, &str, &str)] = &[
     ("electrode-dataplane", "kernel", "dataplane-kernel-tests"),
@@ -68,12 +77,7 @@ pub(crate) fn write(
     archive.link("bin/sh", "busybox")?;
     let guest = root().join("vm-tests/guest");
     archive.copy("init", &guest.join("init"))?;
-    for script in [
-        "systemctl",
-        "journalctl",
-        "electrode-binary",
-        "machine-reset",
-    ] {
+    for script in GUEST_COMMANDS {
         archive.copy(&format!("usr/local/bin/{script}"), &guest.join(script))?;
     }
     let current = "opt/electrode-current/bin/electrode";

@@ -339,11 +339,10 @@ fn mirror(label: &str) -> Option<String> {
         .output()
         .ok()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let found = text.lines().find_map(|line| {
+    text.lines().find_map(|line| {
         let (of, uri) = line.rsplit_once(' ')?;
         (of == label).then(|| uri.to_owned())
-    });
-    found
+    })
 }
 
 fn mirror_security() -> Option<String> {

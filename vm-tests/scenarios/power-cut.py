@@ -1,0 +1,38 @@
+# In disk mode the power of all machines goes at once, twice, under load; whatever was acknowledged is there afterwards.
+# Needs a build that knows --durability disk.
+start_all()
+replicas = [machine for machine in machines if machine.name.startswith("replica")]
+for replica in replicas:
+    replica.succeed("electrode-options --durability disk")
+replicas = start_group()
+
+load = f"""
+number=0
+while [ ! -e /tmp/enough ]; do
+    number=$((number + 1))
+    electrode client {CONFIG} --deadline 600 put cut-$number x && echo $number >> /tmp/answered
+done
+touch /tmp/ended
+"""
+client.succeed("rm -f /tmp/enough /tmp/answered /tmp/ended")
+client.succeed(f"(nohup bash -c '{load}' < /dev/null > /dev/null 2>&1 &)")
+
+for cut in range(2):
+    with subtest(f"power cut {cut}"):
+        client.wait_until_succeeds(f"test $(wc -l < /tmp/answered) -gt {5 * (cut + 1)}", timeout=60)
+        for replica in replicas:
+            replica.crash()
+        for replica in replicas:
+            replica.start()
+        for replica in replicas:
+            # The root file system may be in memory: the option is given again; the data are on the disk.
+            replica.succeed("electrode-options --durability disk")
+            replica.wait_for_unit("electrode.service")
+        wait_for("all normal", lambda all_reports: all(normal(report) for report in all_reports), timeout=90)
+
+with subtest("every acknowledged write is there"):
+    client.succeed("touch /tmp/enough")
+    client.wait_until_succeeds("test -e /tmp/ended", timeout=60)
+    for number in client.succeed("cat /tmp/answered").split():
+        assert get(f"cut-{number}") == "x", number
+    wait_for("all replicas agree", agree)
