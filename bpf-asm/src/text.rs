@@ -26,6 +26,7 @@
 //! assert!(errors.to_string().starts_with("drop.s:2:3: `exi` is no instruction"));
 //! ```
 
+mod call;
 mod cursor;
 mod directive;
 mod error;
