@@ -130,6 +130,122 @@ fn bpftool_loads_the_same_object() {
     }
 }
 
+#[test]
+fn iproute2_attaches_the_same_object_to_xdp_and_to_tc() {
+    if !is_root() {
+        return;
+    }
+    let tools = ["ip", "tc"].map(|tool| Command::new(tool).arg("-V").output().is_ok());
+    if tools != [true, true] {
+        skipped("ip and tc (iproute2) are not installed");
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let file = scratch.path().join("example.o");
+    std::fs::write(&file, example().to_elf().unwrap()).unwrap();
+    let file = file.to_str().unwrap();
+    let namespace = Namespace::new();
+    namespace.run("ip link set lo up");
+    namespace.run(&format!("ip link set dev lo xdpgeneric obj {file} sec xdp"));
+    let link = namespace.run("ip -d link show lo");
+    assert!(link.contains("prog/xdp"), "{link}");
+    namespace.run("ip link set dev lo xdpgeneric off");
+    namespace.run("tc qdisc add dev lo clsact");
+    namespace.run(&format!(
+        "tc filter add dev lo egress bpf da obj {file} sec classifier"
+    ));
+    let filters = namespace.run("tc filter show dev lo egress");
+    assert!(
+        filters.contains("direct-action") && filters.contains("classifier"),
+        "{filters}"
+    );
+}
+
+#[test]
+fn llvm_objdump_shows_global_variables_callbacks_and_our_rust_lines() {
+    if Command::new("llvm-objdump")
+        .arg("--version")
+        .output()
+        .is_err()
+    {
+        skipped("llvm-objdump is not installed");
+        return;
+    }
+    let program = bpf_asm::builder::xdp("lines", |f| {
+        let count = COUNT.ptr(f);
+        count.write(count.read() + 1u64); // counts
+        let state = f.stack::<u64>();
+        state.write(0u64);
+        f.loop_callback("callback", 3u32, state, |g, _, _| g.return_value(0u64));
+        f.ret(XDP_PASS);
+    });
+    let object = Object::new("GPL")
+        .sources(&[HERE])
+        .program(program.unwrap());
+    let elf = object.to_elf().unwrap();
+    assert_eq!(elf, object.to_elf().unwrap());
+    let scratch = tempfile::tempdir().unwrap();
+    let file = scratch.path().join("lines.o");
+    std::fs::write(&file, &elf).unwrap();
+    let mut objdump = Command::new("llvm-objdump");
+    let dump = succeed(
+        objdump
+            .args(["-d", "-r", "-S"])
+            .arg(&file)
+            .output()
+            .unwrap(),
+    );
+    for expected in [
+        "<lines>:",
+        "<callback>:",
+        "R_BPF_64_64\t.data",
+        "R_BPF_64_64\t.text",
+    ] {
+        assert!(dump.contains(expected), "no `{expected}` in:\n{dump}");
+    }
+    // What -S prints comes from DWARF in older versions; the lines are in the object's BTF in any case.
+    let text = "count.write(count.read() + 1u64); // counts";
+    assert!(
+        elf.windows(text.len())
+            .any(|bytes| bytes == text.as_bytes())
+    );
+}
+
+const COUNT: bpf_asm::builder::Global<u64> = bpf_asm::builder::Global::new("count", 7);
+
+/// A network namespace of our own; it goes when this is dropped.
+struct Namespace {
+    name: String,
+}
+
+impl Namespace {
+    fn new() -> Namespace {
+        let name = format!("bpf-asm-{}", std::process::id());
+        succeed(
+            Command::new("ip")
+                .args(["netns", "add", &name])
+                .output()
+                .unwrap(),
+        );
+        Namespace { name }
+    }
+
+    fn run(&self, command: &str) -> String {
+        let mut ip = Command::new("ip");
+        ip.args(["netns", "exec", &self.name]);
+        succeed(ip.args(command.split(' ')).output().unwrap())
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let removed = Command::new("ip")
+            .args(["netns", "del", &self.name])
+            .status();
+        assert!(removed.is_ok_and(|status| status.success()), "ip netns del");
+    }
+}
+
 /// The types whose definitions differ in what is absent: keys, values, or both.
 #[test]
 fn every_map_type_is_created_by_aya_and_by_bpftool() {

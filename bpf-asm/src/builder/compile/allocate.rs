@@ -65,10 +65,12 @@ struct Work {
 
 impl Work {
     fn run(mut self, careful: bool) -> Option<Allocated> {
-        for _ in 0..ROUNDS {
+        for round in 0..ROUNDS {
             drop_dead(&mut self.blocks, &self.order, self.spiller.registers());
             let mut graph = Graph::build(&self.blocks, &self.order, &self.spiller);
-            for _ in 0..MERGES {
+            // What spilling adds has few copies left.
+            let merges = if round == 0 { MERGES } else { 1 };
+            for _ in 0..merges {
                 if !graph.coalesce(careful) {
                     break;
                 }

@@ -21,10 +21,72 @@ impl Alias {
     }
 }
 
-/// What interferes with what: pairs in a set for the question, and each virtual register's neighbours in a list.
+/// What interferes with what: pairs for the question, and each virtual register's neighbours in a list.
 struct Edges {
-    pairs: HashSet<u64, BuildHasherDefault<Mixed>>,
+    pairs: Pairs,
     of_virtual: Vec<Vec<R>>,
+}
+
+/// Up to so many registers pairs are bits of a matrix (2 MiB at most), beyond that a set: memory stays linear.
+const MATRIX_REGISTERS: usize = 4096;
+
+enum Pairs {
+    Matrix { bits: Vec<u64>, registers: usize },
+    Set(HashSet<u64, BuildHasherDefault<Mixed>>),
+}
+
+impl Pairs {
+    fn new(registers: usize) -> Pairs {
+        if registers > MATRIX_REGISTERS {
+            return Pairs::Set(HashSet::with_capacity_and_hasher(
+                registers * 4,
+                BuildHasherDefault::default(),
+            ));
+        }
+        let bits = vec![0; (registers * registers).div_ceil(64)];
+        Pairs::Matrix { bits, registers }
+    }
+
+    fn place(a: R, b: R, registers: usize) -> (usize, u64) {
+        let (low, high) = if a < b { (a, b) } else { (b, a) };
+        let bit = high as usize * registers + low as usize;
+        (bit / 64, 1 << (bit % 64))
+    }
+
+    fn contain(&self, a: R, b: R) -> bool {
+        match self {
+            Pairs::Matrix { bits, registers } => {
+                let (word, bit) = Pairs::place(a, b, *registers);
+                bits[word] & bit != 0
+            }
+            Pairs::Set(pairs) => pairs.contains(&pair(a, b)),
+        }
+    }
+
+    /// Whether it is new.
+    fn insert(&mut self, a: R, b: R) -> bool {
+        match self {
+            Pairs::Matrix { bits, registers } => {
+                let (word, bit) = Pairs::place(a, b, *registers);
+                let is_new = bits[word] & bit == 0;
+                bits[word] |= bit;
+                is_new
+            }
+            Pairs::Set(pairs) => pairs.insert(pair(a, b)),
+        }
+    }
+
+    fn remove(&mut self, a: R, b: R) {
+        match self {
+            Pairs::Matrix { bits, registers } => {
+                let (word, bit) = Pairs::place(a, b, *registers);
+                bits[word] &= !bit;
+            }
+            Pairs::Set(pairs) => {
+                pairs.remove(&pair(a, b));
+            }
+        }
+    }
 }
 
 /// Hashes a pair of registers: a multiplication spreads it over the upper bits, which are then brought down.
@@ -56,18 +118,18 @@ const fn pair(a: R, b: R) -> u64 {
 impl Edges {
     fn new(registers: usize) -> Edges {
         Edges {
-            pairs: HashSet::with_capacity_and_hasher(registers * 4, BuildHasherDefault::default()),
+            pairs: Pairs::new(registers),
             of_virtual: vec![Vec::new(); registers],
         }
     }
 
     fn contain(&self, a: R, b: R) -> bool {
-        self.pairs.contains(&pair(a, b))
+        self.pairs.contain(a, b)
     }
 
     /// Whether it is new.
     fn insert(&mut self, a: R, b: R) -> bool {
-        let is_new = self.pairs.insert(pair(a, b));
+        let is_new = self.pairs.insert(a, b);
         if is_new {
             for (a, b) in [(a, b), (b, a)] {
                 if a >= VIRTUAL {
@@ -82,7 +144,7 @@ impl Edges {
     fn remove(&mut self, gone: R) -> Vec<R> {
         let neighbours = std::mem::take(&mut self.of_virtual[gone as usize]);
         for &neighbour in &neighbours {
-            self.pairs.remove(&pair(gone, neighbour));
+            self.pairs.remove(gone, neighbour);
             if neighbour >= VIRTUAL {
                 let list = &mut self.of_virtual[neighbour as usize];
                 if let Some(place) = list.iter().position(|reg| *reg == gone) {
@@ -261,7 +323,7 @@ impl Graph {
         let all = left.len();
         let mut stack = Vec::with_capacity(all);
         let mut gone = vec![false; self.degree.len()];
-        let mut next: Vec<R> = left.clone();
+        let mut next: Vec<R> = left.iter().rev().copied().collect();
         next.retain(|reg| easy(degree[*reg as usize]));
         while stack.len() < all {
             let reg = next.pop().or_else(|| {
