@@ -126,6 +126,7 @@ fn backup() -> (Harness, Host<Maps>) {
         peers,
         store: true,
         count: true,
+        answer: true,
     };
     let mut host = Host::new(Maps(harness.machine().clone()), identity);
     host.set_group(GROUP.0);
