@@ -7,7 +7,7 @@
 #[cfg(feature = "kernel")]
 mod kernel;
 #[cfg(feature = "rbpf")]
-mod rbpf;
+pub mod rbpf;
 
 use std::fmt;
 use std::str::FromStr;

@@ -28,8 +28,6 @@ mod packet;
 mod route;
 mod run;
 mod state;
-#[cfg(test)]
-mod tests;
 mod value;
 
 use context::Context;
@@ -47,3 +45,7 @@ pub use route::{DEFAULT_MTU, Route, RouteAnswer};
 pub use run::{Access, MAX_TRACE_STEPS, Point, Progress, Run, Step};
 pub use state::{DEFAULT_BUDGET, MAX_PRINTED_LINES};
 pub use value::{Pointer, Region, Value};
+
+/// What the other engines of this crate take from the interpreter.
+#[cfg(feature = "rbpf")]
+pub(crate) mod internals;

@@ -4,6 +4,7 @@
 use aya::programs::{TestRun, TestRunOptions, Xdp as Loaded};
 use bpf_asm::builder::{Array, Cond, Function, Int, Ptr, Val, Var, XDP_DROP, XDP_PASS, Xdp, xdp};
 use bpf_asm::field;
+use bpf_asm::harness::Harness;
 use bpf_asm::object::Object;
 use bpf_asm::program::Program;
 use zerocopy::byteorder::{LE, U64};
@@ -607,6 +608,7 @@ impl Case {
                 self.statements
             );
         }
+        let harness = Harness::new([self.program()]).unwrap();
         for run in 0..4 {
             let input: Vec<u64> = (0..MOST_VARIABLES)
                 .map(|_| self.random.constant())
@@ -625,6 +627,15 @@ impl Case {
                 cells: [0; 4],
             };
             machine.run(&self.statements);
+            // The interpreter, on the same program, finds nothing to object to and leaves the same packet.
+            let interpreted = match harness.xdp(&name, packet) {
+                Ok(outcome) => (outcome.verdict, outcome.packet),
+                Err(fault) => panic!("seed {seed}, run {run}: {fault}"),
+            };
+            assert!(
+                interpreted == (XDP_PASS, out.clone()),
+                "seed {seed}, run {run}: the interpreter leaves {interpreted:02x?}"
+            );
             let words: Vec<u64> = out
                 .chunks_exact(8)
                 .map(|bytes| u64::from_le_bytes(bytes.try_into().unwrap()))

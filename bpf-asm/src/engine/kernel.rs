@@ -32,7 +32,7 @@ impl Engine for Kernel {
         }
         let insns =
             Insn::decode_all(slots).map_err(|(slot, error)| LoadError::Decode { slot, error })?;
-        Ok(self.run_insns(&[&insns], memory)?.remove(0)?)
+        self.run_insns(&[&insns], memory)?.remove(0)
     }
 }
 

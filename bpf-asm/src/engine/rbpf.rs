@@ -1,7 +1,10 @@
 //! The crate `rbpf`: atomics, which it doesn't have, become plain operations first; nobody else looks at its memory.
 
+mod program;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+pub use self::program::{RbpfRun, run};
 use super::{Answer, Engine, EngineError, EngineKind};
 use crate::insn::{AluOp, AtomicOp, Insn, JumpOp, Reg, Size, Source, Width};
 use crate::interpreter::LoadError;
@@ -28,7 +31,7 @@ impl Engine for Rbpf {
             dst: Reg::R2,
             src: Source::Imm(length),
         }];
-        lowered.extend(without_atomics(&insns)?);
+        lowered.extend(laid_out(&insns, without_atomics)?);
         let mut encoded = Vec::new();
         for insn in &lowered {
             insn.encode(&mut encoded);
@@ -55,23 +58,31 @@ fn refused(words: String) -> EngineError {
     }
 }
 
-/// The program with each atomic operation as a load, an operation and a store. Jumps are laid out anew.
+/// An atomic operation as a load, an operation and a store.
+fn without_atomics(insn: &Insn) -> Option<Vec<Insn>> {
+    match *insn {
+        Insn::Atomic {
+            size,
+            op,
+            base,
+            offset,
+            src,
+        } => Some(plain(size, op, base, offset, src)),
+        _ => None,
+    }
+}
+
+/// The program with some instructions replaced by several. Jumps are laid out anew, but those within a replacement.
 ///
 /// # Errors
 /// Jumps that lead nowhere, or too far then.
-pub(crate) fn without_atomics(insns: &[Insn]) -> Result<Vec<Insn>, LoadError> {
+fn laid_out(
+    insns: &[Insn],
+    replacement: impl Fn(&Insn) -> Option<Vec<Insn>>,
+) -> Result<Vec<Insn>, LoadError> {
     let parts: Vec<Vec<Insn>> = insns
         .iter()
-        .map(|insn| match *insn {
-            Insn::Atomic {
-                size,
-                op,
-                base,
-                offset,
-                src,
-            } => plain(size, op, base, offset, src),
-            insn => vec![insn],
-        })
+        .map(|insn| replacement(insn).unwrap_or_else(|| vec![*insn]))
         .collect();
     let starts = |lengths: &mut dyn Iterator<Item = usize>| {
         let mut starts = vec![0];

@@ -35,7 +35,7 @@ pub(super) struct Redirect {
 
 /// What an operation did to the flow of control.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Flow {
+pub(crate) enum Flow {
     /// Goes on at the program counter.
     Next,
     /// Goes on in another image.
@@ -48,7 +48,7 @@ pub(super) enum Flow {
 
 /// The CPU.
 #[derive(Debug)]
-pub(super) struct Cpu {
+pub(crate) struct Cpu {
     pub(super) number: u32,
     pub(super) registers: [Value; 11],
     pub(super) pc: u32,
@@ -79,7 +79,7 @@ pub(super) struct Cpu {
 
 impl Cpu {
     /// At the first instruction of `image`, called with `input`.
-    pub(super) fn new(number: u32, image: Rc<Image>, input: Input, budget: u64) -> Cpu {
+    pub(crate) fn new(number: u32, image: Rc<Image>, input: Input, budget: u64) -> Cpu {
         let hook = image.hook;
         let mut memory = Vec::new();
         let (context, buffer) = match input {

@@ -1,9 +1,12 @@
 //! A function's stack frame: 512 bytes, which of them were written, and where pointers are.
 
+use std::rc::Rc;
+
 use super::fault::FaultKind;
 use super::image::Image;
+use super::memory::{read_word, write_word};
 use super::value::{Pointer, Region, Value};
-use std::rc::Rc;
+use crate::insn::Size;
 
 /// `MAX_BPF_STACK`, over all frames together.
 pub const STACK_BYTES: usize = 512;
@@ -93,31 +96,30 @@ impl Frame {
 
     /// The word (at most 8 bytes, aligned to its size) at `at` bytes above the lowest address.
     #[inline]
-    pub(super) fn load(&self, at: usize, bytes: usize) -> Result<Value, FaultKind> {
+    pub(super) fn load(&self, at: usize, size: Size) -> Result<Value, FaultKind> {
         if self.has_pointer >> (at / 8) & 1 != 0 {
             return match self.pointers[at / 8] {
-                Some(pointer) if bytes == 8 => Ok(Value::Pointer(pointer)),
+                Some(pointer) if size == Size::DW => Ok(Value::Pointer(pointer)),
                 _ => Err(FaultKind::PartOfPointer(self.address(at))),
             };
         }
-        let mask = mask(at, bytes);
+        let mask = mask(at, usize::from(size.bytes()));
         if self.written[at / 64] & mask != mask {
             return Err(FaultKind::UninitialisedStack(self.address(at)));
         }
-        let mut word = [0; 8];
-        word[..bytes].copy_from_slice(&self.bytes[at..at + bytes]);
-        Ok(Value::Scalar(u64::from_le_bytes(word)))
+        Ok(Value::Scalar(read_word(&self.bytes, at, size)))
     }
 
     /// Writes a word (at most 8 bytes, aligned to its size); a pointer only as a whole.
     #[inline]
-    pub(super) fn store(&mut self, at: usize, bytes: usize, value: Value) -> Result<(), FaultKind> {
+    pub(super) fn store(&mut self, at: usize, size: Size, value: Value) -> Result<(), FaultKind> {
+        let bytes = usize::from(size.bytes());
         match value {
             Value::Scalar(value) => {
                 if self.has_pointer != 0 {
                     self.overwrite(at, bytes);
                 }
-                self.bytes[at..at + bytes].copy_from_slice(&value.to_le_bytes()[..bytes]);
+                write_word(&mut self.bytes, at, size, value);
                 self.written[at / 64] |= mask(at, bytes);
                 Ok(())
             }
@@ -133,10 +135,14 @@ impl Frame {
 
     /// Copies bytes out, for a helper.
     pub(super) fn read(&self, at: usize, out: &mut [u8]) -> Result<(), FaultKind> {
-        for (at, byte) in (at..).zip(out) {
-            let value = self.load(at, 1)?;
-            *byte = value.scalar().unwrap_or_default() as u8;
+        let range = at..at + out.len();
+        for at in range.clone() {
+            let pointer = self.has_pointer >> (at / 8) & 1 != 0;
+            if pointer || self.written[at / 64] >> (at % 64) & 1 == 0 {
+                return self.load(at, Size::B).map(drop);
+            }
         }
+        out.copy_from_slice(&self.bytes[range]);
         Ok(())
     }
 

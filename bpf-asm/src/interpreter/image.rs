@@ -66,7 +66,7 @@ impl From<ObjectError> for LoadError {
 
 /// What a program is called with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Hook {
+pub(crate) enum Hook {
     /// Memory in r1, its length in r2.
     Raw,
     Xdp,
@@ -75,7 +75,7 @@ pub(super) enum Hook {
 
 /// One operation. Registers are their numbers.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Op {
+pub(crate) enum Op {
     Alu64Imm {
         op: AluOp,
         dst: u8,
@@ -191,7 +191,7 @@ pub(super) enum Op {
 
 /// A loaded program.
 #[derive(Debug)]
-pub(super) struct Image {
+pub(crate) struct Image {
     pub(super) name: Rc<str>,
     pub(super) hook: Hook,
     pub(super) ops: Vec<Op>,

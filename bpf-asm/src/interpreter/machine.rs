@@ -214,6 +214,12 @@ impl Machine {
         std::mem::take(&mut self.state.borrow_mut().printed)
     }
 
+    /// What all handles share.
+    #[cfg(feature = "rbpf")]
+    pub(super) fn shared(&self) -> Rc<RefCell<State>> {
+        Rc::clone(&self.state)
+    }
+
     fn keep(&self, image: Image) -> ProgramId {
         let mut state = self.state.borrow_mut();
         state.programs.push(Rc::new(image));

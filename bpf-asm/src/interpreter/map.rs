@@ -7,8 +7,9 @@ use std::collections::{HashSet, VecDeque};
 
 use crate::program::MapDef;
 use hash::Slab;
+pub(crate) use ring::Reservation;
+pub(super) use ring::Ring;
 pub use ring::RingRecord;
-pub(super) use ring::{Reservation, Ring};
 
 /// The most bytes that one map's values may take here.
 pub const MAX_MAP_BYTES: u64 = 1 << 30;
@@ -49,7 +50,7 @@ impl Errno {
     pub const EINVAL: Errno = Errno(22);
     /// `ENOSPC`.
     pub const ENOSPC: Errno = Errno(28);
-    /// `EPROTONOSUPPORT`'s neighbour that LPM tries and bloom filters give: `EOPNOTSUPP`.
+    /// `EOPNOTSUPP`.
     pub const EOPNOTSUPP: Errno = Errno(95);
     /// `ENOTSUPP`, which the kernel leaks to programs.
     pub const ENOTSUPP: Errno = Errno(524);

@@ -60,15 +60,11 @@ impl Cpu {
                 .context
                 .load(&self.buffer, pointer.offset, size.bytes());
         }
-        let word = |memory: &[u8], at: usize| {
-            let mut word = [0; 8];
-            word[..bytes].copy_from_slice(&memory[at..at + bytes]);
-            Ok(Value::Scalar(u64::from_le_bytes(word)))
-        };
+        let word = |memory: &[u8], at: usize| Ok(Value::Scalar(read_word(memory, at, size)));
         match self.place(state, pointer, bytes as u64, false)? {
             Place::Stack { frame, at } => {
                 aligned(pointer, at, size)?;
-                self.frames[frame].load(at, bytes)
+                self.frames[frame].load(at, size)
             }
             Place::Packet { at } => word(&self.buffer.bytes, at),
             Place::Value { map, at } => word(&state.maps[map].values, at),
@@ -100,7 +96,7 @@ impl Cpu {
         {
             aligned(pointer, at, size)?;
             self.deepen(frame, at)?;
-            return self.frames[frame].store(at, bytes, value);
+            return self.frames[frame].store(at, size, value);
         }
         let number = match value {
             Value::Scalar(number) => number,
@@ -115,10 +111,13 @@ impl Cpu {
         if pointer.region == Region::Context {
             return self.context.store(pointer.offset, size.bytes(), number);
         }
-        let word = number.to_le_bytes();
-        let word = &word[..bytes];
-        let place = self.place(state, pointer, bytes as u64, true)?;
-        self.put(state, place, word)
+        match self.place(state, pointer, bytes as u64, true)? {
+            Place::Packet { at } => write_word(&mut self.buffer.bytes, at, size, number),
+            Place::Value { map, at } => write_word(&mut state.maps[map].values, at, size, number),
+            Place::Memory { at } => write_word(&mut self.memory, at, size, number),
+            place => return self.put(state, place, &number.to_le_bytes()[..bytes]),
+        }
+        Ok(())
     }
 
     /// Copies what a helper reads.
@@ -255,7 +254,6 @@ impl Cpu {
                 if !allowed {
                     return Err(FaultKind::Forbidden { pointer, how });
                 }
-                // A value loaded by address reaches over all entries of its array, as the kernel has it: the first one.
                 let at = within(0, state.value_size as i64)?;
                 let at = element as usize * state.stride + at;
                 Place::Value { map, at }
@@ -321,6 +319,35 @@ impl Cpu {
             _ => false,
         }
     }
+}
+
+/// The word at `at`, whose bytes were found to be there. A match by size, since copies of variable length are slow.
+#[inline]
+pub(super) fn read_word(memory: &[u8], at: usize, size: Size) -> u64 {
+    match size {
+        Size::B => u64::from(memory[at]),
+        Size::H => u64::from(u16::from_le_bytes(array(memory, at))),
+        Size::W => u64::from(u32::from_le_bytes(array(memory, at))),
+        Size::DW => u64::from_le_bytes(array(memory, at)),
+    }
+}
+
+/// Writes the word at `at`, whose bytes were found to be there.
+#[inline]
+pub(super) fn write_word(memory: &mut [u8], at: usize, size: Size, value: u64) {
+    match size {
+        Size::B => memory[at] = value as u8,
+        Size::H => memory[at..at + 2].copy_from_slice(&(value as u16).to_le_bytes()),
+        Size::W => memory[at..at + 4].copy_from_slice(&(value as u32).to_le_bytes()),
+        Size::DW => memory[at..at + 8].copy_from_slice(&value.to_le_bytes()),
+    }
+}
+
+#[inline]
+fn array<const N: usize>(memory: &[u8], at: usize) -> [u8; N] {
+    let mut bytes = [0; N];
+    bytes.copy_from_slice(&memory[at..at + N]);
+    bytes
 }
 
 fn uninitialised(register: u8) -> FaultKind {

@@ -14,7 +14,7 @@ pub const DEFAULT_BUDGET: u64 = 10_000_000;
 
 /// The shared part.
 #[derive(Debug)]
-pub(super) struct State {
+pub(crate) struct State {
     pub(super) cpus: u32,
     pub(super) maps: Vec<MapState>,
     pub(super) names: BTreeMap<String, u32>,

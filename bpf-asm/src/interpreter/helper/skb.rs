@@ -68,22 +68,21 @@ impl Cpu {
     /// Helpers that change the packet's shape or its metadata.
     pub(super) fn skb_change(&mut self, helper: Helper) -> Returned {
         self.context_argument(helper, 1)?;
-        let argument = self.scalar_or_none(helper, 2)?;
-        let second = self.scalar_or_none(helper, 3)?;
-        let third = self.scalar_or_none(helper, 4)?;
+        // How many numbers each takes behind the context.
+        let count = match helper.number {
+            19 => 0,
+            32 | 39 => 1,
+            50 => 3,
+            _ => 2,
+        };
+        let mut arguments = [0; 3];
+        for (n, argument) in (2..).zip(&mut arguments[..count]) {
+            *argument = self.scalar(helper, n)?;
+        }
+        let [argument, second, third] = arguments;
         if helper.number != 32 {
             self.buffer.moved();
         }
-        let (Some(argument), second) = (
-            if helper.number == 19 {
-                Some(0)
-            } else {
-                argument
-            },
-            second.unwrap_or(0),
-        ) else {
-            return self.scalar(helper, 2);
-        };
         let result = match helper.number {
             18 => self.vlan_push(argument as u16, second as u16),
             19 => self.vlan_pop(),
@@ -100,7 +99,7 @@ impl Cpu {
             }
             43 if second != 0 => Err(Errno::EINVAL),
             43 => self.buffer.change_head(argument as u32),
-            _ => self.adjust_room(argument as u32, second as u32, third.unwrap_or(0)),
+            _ => self.adjust_room(argument as u32, second as u32, third),
         };
         Ok(super::maps::code(result))
     }
@@ -127,17 +126,6 @@ impl Cpu {
             }
             _ => EACCES.result(),
         })
-    }
-
-    fn scalar_or_none(
-        &self,
-        helper: Helper,
-        n: u8,
-    ) -> Result<Option<u64>, crate::interpreter::FaultKind> {
-        match self.registers[usize::from(n)] {
-            crate::interpreter::Value::Uninit => Ok(None),
-            _ => self.scalar(helper, n).map(Some),
-        }
     }
 
     fn ethertype(&self) -> u16 {

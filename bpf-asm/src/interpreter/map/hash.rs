@@ -42,9 +42,7 @@ impl Slab {
             key: Some(key.clone()),
             used: 0,
         };
-        // A place that was just freed may still be looked at through an old pointer: new ones first while they are few.
-        let reused = self.free.pop_front();
-        let place = match reused {
+        let place = match self.free.pop_front() {
             Some(place) => {
                 self.elements[place as usize] = element;
                 place

@@ -40,11 +40,11 @@ pub(in super::super) struct Ring {
 
 /// Where a reserved record's bytes are.
 #[derive(Clone, Copy, Debug)]
-pub(in super::super) struct Reservation {
+pub(crate) struct Reservation {
     /// Of its header.
     pub(in super::super) position: u64,
     /// Bytes asked for.
-    pub(in super::super) length: u32,
+    pub(crate) length: u32,
 }
 
 impl Ring {

@@ -17,6 +17,7 @@ use nix::sys::time::TimeVal;
 
 use crate::frame::{Frame, TAG_8021AD, TAG_8021Q, finish_sum};
 use crate::group::{GROUP, KEY, VIEW, prepare, sign};
+use crate::shadow::Shadow;
 
 /// Replicas that have a host; one more is configured, and nobody has its address.
 const HOSTS: usize = 4;
@@ -295,6 +296,7 @@ fn copies_of_finished_frames_have_right_sums() {
             .in_namespace(|| {
                 let dataplane = net.attach();
                 let loopback = wire();
+                let mut shadow = Shadow::new(Programs::default());
                 for tags in [
                     &[][..],
                     &[(TAG_8021Q, 0x6005)],
@@ -309,15 +311,18 @@ fn copies_of_finished_frames_have_right_sums() {
                         payload: flagged(prepare(VIEW, 1, &[30, 2])),
                     };
                     let bytes = frame.bytes();
-                    let ran = dataplane
-                        .runner()
-                        .run("broadcast", &bytes)
-                        .expect("it runs");
+                    let (ran, theirs) = shadow.broadcast(&dataplane, &bytes, || {
+                        let runner = dataplane.runner();
+                        runner.run("broadcast", &bytes).expect("it runs")
+                    });
                     assert_eq!(ran.0, TC_ACT_OK);
                     assert_eq!(Frame::parse(&ran.1), frame);
                     assert!(ran.1 == bytes);
                     // Loopback shows what it sends also as received.
                     let copies: BTreeSet<Vec<u8>> = captured(&loopback).into_iter().collect();
+                    // The other engines' are the same, to the byte.
+                    assert_eq!(theirs.len(), 2);
+                    assert!(theirs.iter().all(|copy| copies.contains(copy)));
                     let mut expected: Vec<Frame> = [1, 3]
                         .map(|index| Frame {
                             to_mac: net.hosts[index].mac(),

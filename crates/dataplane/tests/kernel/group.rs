@@ -1,5 +1,6 @@
 //! One replica's programs in the real kernel, and the frames that its peers send to it.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -10,6 +11,7 @@ use electrode_vr::{
 use electrode_wire::{Envelope, Key, Packet, decode, encode_message};
 
 use crate::frame::{Frame, TAG_8021AD, TAG_8021Q};
+use crate::shadow::Shadow;
 
 pub(crate) const XDP_DROP: u32 = 1;
 pub(crate) const XDP_PASS: u32 = 2;
@@ -94,6 +96,7 @@ pub(crate) struct Group {
     pub(crate) runner: Runner,
     pub(crate) net: Net,
     pub(crate) me: u8,
+    shadow: RefCell<Shadow>,
     seen: BTreeMap<(&'static str, &'static str), u64>,
 }
 
@@ -115,6 +118,7 @@ impl Group {
             dataplane,
             net,
             me,
+            shadow: RefCell::new(Shadow::new(programs)),
             seen: BTreeMap::new(),
         }
     }
@@ -142,11 +146,14 @@ impl Group {
         self.run(&self.net.frame(from, self.me, message).bytes())
     }
 
-    /// Gives a frame to `dispatch`.
+    /// Gives a frame to `dispatch`, in the kernel and in the interpreter, which must agree.
     pub(crate) fn run(&self, frame: &[u8]) -> (u32, Vec<u8>) {
-        self.runner
-            .run("dispatch", frame)
-            .expect("the kernel runs it")
+        let mut shadow = self.shadow.borrow_mut();
+        shadow.xdp(&self.dataplane, frame, || {
+            self.runner
+                .run("dispatch", frame)
+                .expect("the kernel runs it")
+        })
     }
 
     /// Everything in the ring but notices.
@@ -156,6 +163,8 @@ impl Group {
         while self.dataplane.take_stored(&mut message) {
             messages.push(message.clone());
         }
+        let shadow = self.shadow.get_mut();
+        shadow.drained(&self.dataplane, &messages);
         messages
     }
 

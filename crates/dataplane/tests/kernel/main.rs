@@ -1,6 +1,9 @@
 //! The four programs in the real kernel, run by BPF_PROG_TEST_RUN on frames that are built here; `broadcast`, whose copies
 //! really leave, between network namespaces. What must hold is docs/fast-path.md; the rules' numbers (R1 to R10) are from there.
 //!
+//! Beside the kernel, bpf-asm's interpreter and rbpf run the same programs on the same frames and maps ([`shadow`]): what
+//! differs fails the test.
+//!
 //! Needs root; without it every test says so and passes. "Fault n" names one of ten faults of a published prototype of this
 //! design; each has a test here where one replica's kernel part is enough to show it:
 //! 1 kept acknowledging for a deposed primary; 2 acknowledged what it had no room to store; 3 dropped every ack but the completing
@@ -17,4 +20,5 @@ mod prepare;
 mod prepare_ok;
 mod races;
 mod refused;
+mod shadow;
 mod waking;

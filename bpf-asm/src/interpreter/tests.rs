@@ -1,1 +1,0 @@
-//! What the interpreter does and refuses.
