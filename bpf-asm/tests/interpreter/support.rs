@@ -31,6 +31,7 @@ pub(crate) fn map(name: &str, map_type: MapType, sizes: (u32, u32), entries: u32
         value_size: sizes.1,
         max_entries: entries,
         flags: 0,
+        contents: bpf_asm::program::Contents::Empty,
     }
 }
 
