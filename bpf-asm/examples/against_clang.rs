@@ -1,6 +1,8 @@
 //! Prints what the examples cost beside clang's for the same logic: `cargo run --release -p bpf-asm --example against_clang`.
 //! Needs clang, and root to load programs.
 
+#![allow(clippy::duplicate_mod)] // each example brings its headers
+
 #[path = "../tests/clang/compare.rs"]
 mod compare;
 #[path = "echo.rs"]

@@ -1,5 +1,7 @@
 //! The builder's programs answer as clang's do, in not many more instructions. Needs clang and root, and says so without.
 
+#![allow(clippy::duplicate_mod)] // each example brings its headers
+
 use std::os::unix::fs::MetadataExt;
 
 #[path = "clang/compare.rs"]

@@ -1,5 +1,7 @@
 //! The examples: each on the harness, with packets made for it, and in the kernel, where both answer alike.
 
+#![allow(clippy::duplicate_mod)] // each example brings its headers
+
 #[path = "../../examples/echo.rs"]
 mod echo;
 #[path = "../../examples/load_balancer.rs"]

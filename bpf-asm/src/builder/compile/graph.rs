@@ -299,9 +299,9 @@ impl Graph {
                 }
             }
             let free = |colour: &R| *colour < COLOURS && !taken[*colour as usize];
-            let wanted = partners[reg as usize].iter().filter_map(|&other| {
-                (other < VIRTUAL || done[other as usize]).then(|| colours[other as usize])
-            });
+            let is_placed = |other: &&R| **other < VIRTUAL || done[**other as usize];
+            let wanted = partners[reg as usize].iter().filter(is_placed);
+            let wanted = wanted.map(|other| colours[*other as usize]);
             match wanted.chain(0..COLOURS).find(free) {
                 Some(colour) => {
                     colours[reg as usize] = colour;
