@@ -52,6 +52,10 @@ pub(crate) struct Vm {
     #[argh(option)]
     previous: Option<PathBuf>,
 
+    /// only what the whole test runs: scenarios on the kernels that the table has them in `test` for
+    #[argh(switch)]
+    test: bool,
+
     /// begin no more scenarios after so many seconds, but name them (default: run all)
     #[argh(option)]
     budget: Option<u32>,
@@ -66,17 +70,22 @@ pub(crate) struct Vm {
 struct Scenario {
     about: String,
     kernels: Vec<String>,
+    /// The kernels on which the whole test runs it.
+    test: Vec<String>,
 }
 
 /// Runs what the arguments ask for.
 pub(crate) fn run(arguments: &Vm) -> Result<()> {
-    let table = fs::read_to_string(root().join("vm-tests/scenarios.json"))
-        .context("vm-tests/scenarios.json")?;
-    let table: Value = serde_json::from_str(&table).context("vm-tests/scenarios.json")?;
-    let scenarios = scenarios(&table)?;
+    let table = table()?;
+    let mut scenarios = scenarios(&table)?;
     if arguments.list {
         list(&scenarios);
         return Ok(());
+    }
+    if arguments.test {
+        for scenario in scenarios.values_mut() {
+            scenario.kernels.clone_from(&scenario.test);
+        }
     }
     let chosen = choose(&scenarios, &arguments.scenario, &arguments.kernel)?;
     let missing = tools::missing_for_machines();
@@ -129,8 +138,13 @@ pub(crate) fn run_all() -> Result<()> {
         return Ok(());
     }
     let folder = root().join("target/vm/kernels");
+    let scenarios = scenarios(&table()?)?;
+    let tested = |kernel: &&Kernel| {
+        let on = |scenario: &Scenario| scenario.test.iter().any(|name| name == kernel.name);
+        scenarios.values().any(on)
+    };
     let mut kernels = Vec::new();
-    for kernel in KERNELS {
+    for kernel in KERNELS.iter().filter(tested) {
         match kernel.provide(&folder) {
             Ok(_) => kernels.push(kernel.name.to_owned()),
             Err(error) => println!("SKIPPED: virtual machines on this kernel: {error:#}"),
@@ -142,6 +156,7 @@ pub(crate) fn run_all() -> Result<()> {
     run(&Vm {
         kernel: kernels,
         budget: Some(BUDGET_SECONDS),
+        test: true,
         ..Vm::default()
     })
 }
@@ -165,15 +180,27 @@ fn drive(plan: &Path, verbose: bool) -> Result<()> {
     }
 }
 
+/// The table of scenarios.
+fn table() -> Result<Value> {
+    let path = root().join("vm-tests/scenarios.json");
+    let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    serde_json::from_str(&text).with_context(|| path.display().to_string())
+}
+
 fn scenarios(table: &Value) -> Result<BTreeMap<String, Scenario>> {
     let table = table.as_object().context("an object of scenarios")?;
     let mut scenarios = BTreeMap::new();
     for (name, value) in table {
-        let kernels = value["kernels"].as_array().context("a list of kernels")?;
-        let kernels = kernels.iter().filter_map(Value::as_str).map(str::to_owned);
+        let kernels = |key: &str| -> Result<Vec<String>> {
+            let list = value[key].as_array();
+            let list = list.with_context(|| format!("{name}: {key}: a list of kernels"))?;
+            let names = list.iter().filter_map(Value::as_str);
+            Ok(names.map(str::to_owned).collect())
+        };
         let scenario = Scenario {
             about: value["about"].as_str().unwrap_or_default().to_owned(),
-            kernels: kernels.collect(),
+            kernels: kernels("kernels")?,
+            test: kernels("test")?,
         };
         scenarios.insert(name.clone(), scenario);
     }
@@ -258,8 +285,8 @@ mod tests {
 
     fn table() -> BTreeMap<String, Scenario> {
         scenarios(&json!({
-            "old": { "about": "", "machines": ["machine"], "kernels": ["5.10"] },
-            "boot": { "about": "", "machines": ["machine"], "kernels": ["5.10", "6.12"] },
+            "old": { "about": "", "machines": ["machine"], "kernels": ["5.10"], "test": [] },
+            "boot": { "about": "", "machines": ["machine"], "kernels": ["5.10", "6.12"], "test": [] },
         }))
         .unwrap()
     }

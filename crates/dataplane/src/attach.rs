@@ -3,8 +3,8 @@
 use std::io;
 
 use aya::maps::{Map, MapData, PerCpuArray, ProgramArray, RingBuf};
-use aya::programs::links::FdLink;
-use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions};
+use aya::programs::links::{FdLink, Link};
+use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle};
 use aya::programs::{
     LinkOrder, Program, ProgramError, SchedClassifier, TcAttachType, TestRun, TestRunOptions, Xdp,
     XdpMode, tc,
@@ -19,6 +19,9 @@ use crate::{Attachment, Hook, Options, Programs};
 
 /// The priority of our clsact filter, so that one left behind by a killed process is found again.
 const TC_PRIORITY: u16 = 0xe1ec;
+
+/// Its handle there.
+const TC_HANDLE: TcHandle = TcHandle::new(0, 1);
 
 /// Why the fast path can't be used here; each says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -256,17 +259,22 @@ impl Loaded {
                     Ok(()) | Err(tc::TcError::AlreadyAttached) => {}
                     Err(error) => return Err(refused(chain(&error))),
                 }
-                // What a killed process left there is harmless (its maps say "fenced" to nobody), but it would make copies.
-                if let Err(error) =
-                    tc::qdisc_detach_program(interface, TcAttachType::Egress, "broadcast")
-                    && !is_absent(&error)
-                {
-                    return Err(refused(format!(
-                        "a filter left by an earlier process can't be removed: {error}"
-                    )));
+                // What a killed process left there is harmless (its maps say "fenced" to nobody), but it would make copies,
+                // and has our place. It is found by that place, since aya's search by name misses it on Linux 6.1.
+                let left = SchedClassifierLink::attached(
+                    interface,
+                    TcAttachType::Egress,
+                    TC_PRIORITY,
+                    TC_HANDLE,
+                    None,
+                );
+                if let Err(error) = left.map_err(ProgramError::IOError).and_then(Link::detach) {
+                    // Usually there is none. One that stays shows at once, by the place being taken.
+                    tracing::debug!(error = chain(&error), "no filter of an earlier process");
                 }
                 let options = TcAttachOptions::Netlink(NlOptions {
                     priority: TC_PRIORITY,
+                    handle: TC_HANDLE,
                     ..NlOptions::default()
                 });
                 let id = program
@@ -348,13 +356,6 @@ pub(crate) fn is_occupied(error: &ProgramError) -> bool {
     is(error, nix::errno::Errno::EBUSY) || is(error, nix::errno::Errno::EEXIST)
 }
 
-/// Whether there was no such filter. aya says so itself after it has looked through them, by the error's kind alone; its
-/// errors show the one inside as themselves, so that it isn't among their sources.
-fn is_absent(error: &tc::TcError) -> bool {
-    matches!(error, tc::TcError::IoError(inside) if inside.kind() == io::ErrorKind::NotFound)
-        || is(error, nix::errno::Errno::ENOENT)
-}
-
 /// Whether the error comes from this error number.
 fn is(error: &(dyn std::error::Error + 'static), code: nix::errno::Errno) -> bool {
     let mut source = Some(error);
@@ -393,20 +394,4 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_filter_that_is_not_there_is_no_obstacle_whoever_says_so() {
-        let kernel = io::Error::from_raw_os_error(nix::errno::Errno::ENOENT as i32);
-        assert!(is_absent(&kernel.into()));
-        // What aya says after it has looked through the filters of a fresh clsact qdisc, before Linux 6.6.
-        let aya = io::Error::new(io::ErrorKind::NotFound, "broadcast");
-        assert!(is_absent(&aya.into()));
-        let busy = io::Error::from_raw_os_error(nix::errno::Errno::EBUSY as i32);
-        assert!(!is_absent(&busy.into()));
-    }
 }
