@@ -500,12 +500,10 @@ impl World {
             let latency = self.latency(node);
             self.schedule_wake(node, self.now + latency);
         }
-        if more && !self.machines[node].programs_scheduled {
-            let wait = match self.random.below(20) {
-                0 if !self.calm => self.random.below(200 * MS),
-                1..4 => self.random.below(2 * MS),
-                _ => self.random.below(30 * US),
-            };
+        if let Some(next) = more
+            && !self.machines[node].programs_scheduled
+        {
+            let wait = next.saturating_sub(local) + 1 + self.random.below(20 * US);
             let life = self.machines[node].life;
             self.machines[node].programs_scheduled = true;
             self.put(self.now + wait, Happening::Programs { node, life });
