@@ -292,7 +292,7 @@ impl State {
     fn interleave(&mut self, weight: u64) {
         if self.has_work() && self.random.chance(self.interleaving.accesses * weight) {
             let cpu = self.random.index(CPUS);
-            if self.held_until[cpu] > self.now && !self.random.chance(200) {
+            if self.held_until[cpu] > self.now && !self.random.chance(20) {
                 return;
             }
             let points = match self.random.below(4) {

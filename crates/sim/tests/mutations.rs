@@ -23,7 +23,10 @@ fn patience(mutation: Mutation) -> u64 {
         return seeds;
     }
     match mutation {
-        Mutation::RecoveryWithoutNonce | Mutation::SlotByPlainOr => 20 * SEEDS,
+        Mutation::SlotByPlainOr => 20 * SEEDS,
+        Mutation::ViewReadAgain | Mutation::RecoveryBelowPromise | Mutation::OlderAcksCounted => {
+            5 * SEEDS
+        }
         _ => SEEDS,
     }
 }
