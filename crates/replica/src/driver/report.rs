@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use electrode_vr::{GroupId, Nonce, Role, StateMachine, Status};
+use electrode_wire::admission::Refusal;
 use electrode_wire::{Key, Packet, encode};
 use nix::sys::socket::SockaddrStorage;
 
