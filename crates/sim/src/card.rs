@@ -10,8 +10,9 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use electrode_fastpath::abi::Block;
+use electrode_fastpath::abi::{Block, SLOTS};
 use electrode_fastpath::host::{Memory, Word};
+use electrode_wire::{Kind, peek};
 
 use crate::frame::parse;
 use crate::nic::{Engine, Verdict};
@@ -39,6 +40,8 @@ pub(crate) enum Event {
     Accepted { generation: u16, from: u64, to: u64 },
     /// A program changed memory for a frame that it then refused.
     Tainted { what: String },
+    /// A program's answer isn't to what was asked.
+    Answered { what: String },
     /// A program did what the engine doesn't allow.
     Fault { what: String },
 }
@@ -50,6 +53,12 @@ struct State {
     engine: Option<Engine>,
     waiting: [VecDeque<Vec<u8>>; CPUS],
     busy: [bool; CPUS],
+    /// Until then a CPU stands still in the middle of a program: something more urgent runs on it, or its machine gave it away.
+    held_until: [u64; CPUS],
+    /// View and op of the message that each CPU works on.
+    asked: [Option<(u64, u64)>; CPUS],
+    /// The op of the PrepareOk that each CPU works on.
+    acked: [Option<u64>; CPUS],
     socket: VecDeque<(Vec<u8>, SocketAddr)>,
     own: SocketAddr,
     sent: Vec<Vec<u8>>,
@@ -75,6 +84,9 @@ impl Card {
             engine,
             waiting: Default::default(),
             busy: [false; CPUS],
+            held_until: [0; CPUS],
+            asked: [None; CPUS],
+            acked: [None; CPUS],
             socket: VecDeque::new(),
             own,
             sent: Vec::new(),
@@ -138,11 +150,19 @@ impl Card {
         state.deliver(payload, source);
     }
 
-    /// Lets programs run for a while; true when some are still not done.
-    pub(crate) fn run(&self) -> bool {
+    /// Lets programs run for a while; when the next of those that still aren't done goes on, on the machine's clock.
+    pub(crate) fn run(&self) -> Option<u64> {
         let mut state = self.0.borrow_mut();
         state.run_some();
-        state.has_work()
+        let waits = (0..CPUS).filter(|cpu| state.busy[*cpu] || !state.waiting[*cpu].is_empty());
+        waits.map(|cpu| state.held_until[cpu].max(state.now)).min()
+    }
+
+    /// Time passes for user space, which waits for a program: held CPUs come back.
+    pub(crate) fn run_held(&self) {
+        let mut state = self.0.borrow_mut();
+        state.held_until = [0; CPUS];
+        state.run_some();
     }
 
     /// Frames that programs sent (XDP_TX).
@@ -239,22 +259,25 @@ impl State {
     /// Some of what is waiting runs, in an order of chance, perhaps not to its end.
     fn run_some(&mut self) {
         for _ in 0..2 * QUEUE {
-            if !self.has_work() {
-                return;
-            }
-            let mut cpu = self.random.index(CPUS);
-            if !self.busy[cpu] && self.waiting[cpu].is_empty() {
-                cpu = CPUS - 1 - cpu;
-            }
-            let stops = self.random.chance(self.interleaving.suspensions);
-            let points = if stops {
-                self.some_accesses()
-            } else {
-                u32::MAX
+            let free = |cpu: usize| {
+                self.held_until[cpu] <= self.now
+                    && (self.busy[cpu] || !self.waiting[cpu].is_empty())
             };
+            let cpu = match (free(0), free(1)) {
+                (false, false) => return,
+                (true, false) => 0,
+                (false, true) => 1,
+                (true, true) => self.random.index(CPUS),
+            };
+            if !self.random.chance(self.interleaving.suspensions) {
+                self.advance(cpu, u32::MAX);
+                continue;
+            }
+            let points = self.some_accesses();
             self.advance(cpu, points);
-            if stops && self.random.chance(500) {
-                return;
+            if self.busy[cpu] {
+                let most = self.random.pick(&[50, 50, 200, 2_000, 30_000, 150_000]);
+                self.held_until[cpu] = self.now + 1000 * self.random.below(most);
             }
         }
     }
@@ -269,9 +292,12 @@ impl State {
     fn interleave(&mut self, weight: u64) {
         if self.has_work() && self.random.chance(self.interleaving.accesses * weight) {
             let cpu = self.random.index(CPUS);
+            if self.held_until[cpu] > self.now && !self.random.chance(20) {
+                return;
+            }
             let points = match self.random.below(4) {
                 0 => 1,
-                1 => self.some_accesses(),
+                1 | 2 => self.some_accesses(),
                 _ => u32::MAX,
             };
             self.advance(cpu, points);
@@ -284,18 +310,47 @@ impl State {
             return;
         };
         let before = engine.load(Word::Tail);
+        if !self.busy[cpu] {
+            self.acked[cpu] = self.waiting[cpu].front().and_then(|frame| acked_op(frame));
+        }
+        let slot = |engine: &Engine| {
+            let op = self.acked[cpu]?;
+            let index = usize::try_from(op % u64::from(SLOTS)).expect("few slots");
+            Some((op, engine.load(Word::Slot(index))))
+        };
+        let slot_before = slot(engine);
         let verdict = if self.busy[cpu] {
             engine.go_on(cpu, points)
         } else if let Some(frame) = self.waiting[cpu].pop_front() {
+            self.asked[cpu] = view_and_op(&frame);
             engine.start(cpu, frame, points)
         } else {
             return;
         };
         self.busy[cpu] = verdict.is_none();
         self.woken |= engine.take_woken();
+        let slot_after = slot(engine);
+        if let Some((op, word)) = slot_after
+            && slot_before != slot_after
+            && (word >> 16) & 0xffff_ffff != op & 0xffff_ffff
+        {
+            let of = (word >> 16) & 0xffff_ffff;
+            let what = format!("an ack of op {op} marks the slot of op {of}");
+            self.events.push(Event::Answered { what });
+        }
         let after = engine.load(Word::Tail);
         self.note_accepted(before, after);
         if let Some(verdict) = verdict {
+            // A frame whose IP header is damaged no stack reads; a program may, since its message has a check of its own.
+            if let Verdict::Send(answer) = &verdict
+                && let Some(asked) = self.asked[cpu]
+                && view_and_op(answer) != Some(asked)
+            {
+                let told = view_and_op(answer);
+                let what =
+                    format!("a program answers {told:?} (view, op) to a message of {asked:?}");
+                self.events.push(Event::Answered { what });
+            }
             self.take_verdict(verdict);
         }
     }
@@ -365,6 +420,18 @@ impl State {
             self.socket.push_back((payload, source));
         }
     }
+}
+
+/// The op that a frame acknowledges, if it is a PrepareOk.
+fn acked_op(frame: &[u8]) -> Option<u64> {
+    let header = peek(parse(frame).ok()?.payload).ok()?;
+    (header.kind == Kind::PrepareOk as u8).then(|| header.op.get())
+}
+
+/// View and op of the message of ours in a frame.
+fn view_and_op(frame: &[u8]) -> Option<(u64, u64)> {
+    let header = peek(parse(frame).ok()?.payload).ok()?;
+    Some((header.view.get(), header.op.get()))
 }
 
 /// The memory as user space's half sees it.

@@ -291,6 +291,9 @@ impl Checks {
             Event::Tainted { what } => {
                 self.require(tail::UNTOUCHED, Err(format!("replica {node}: {what}")))
             }
+            Event::Answered { what } => {
+                self.require(acks::ANSWERS, Err(format!("replica {node}: {what}")));
+            }
             Event::Fault { what } => {
                 self.require(tail::SOUND, Err(format!("replica {node}: {what}")))
             }

@@ -6,7 +6,7 @@ mod network;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
-use electrode_vr::{Nonce, Promise, Status, Time};
+use electrode_vr::{Nonce, Promise, Status, Time, View};
 
 use crate::card::{Card, Interleaving};
 use crate::checks::{Checks, Rule, Violation};
@@ -14,7 +14,7 @@ use crate::client::{Client, Known};
 use crate::frame::Host;
 use crate::nic::Programs as Loaded;
 use crate::plan::{MS, Plan, US};
-use crate::process::{End, Outgoing, Process, Rest, Surroundings};
+use crate::process::{Armed, End, Outgoing, Process, Rest, Surroundings};
 use crate::random::Random;
 use crate::trace::{Kind, Trace};
 
@@ -71,6 +71,8 @@ struct Machine {
     asleep: bool,
     /// Answers that reached it in earlier times; the network may bring them again.
     echoes: VecDeque<Vec<u8>>,
+    /// The latest view that it led with its kernel's help.
+    led: Option<View>,
     /// Counts lives, so that events of an earlier one are known.
     life: u64,
     programs_scheduled: bool,
@@ -154,6 +156,7 @@ impl World {
                 wake: None,
                 asleep: false,
                 echoes: VecDeque::new(),
+                led: None,
                 life: 0,
                 programs_scheduled: false,
             })
@@ -413,6 +416,7 @@ impl World {
         self.leave(node, sent, false);
         self.answers_leave(node, answers);
         self.look_at(node);
+        self.echo_to_new_leader(node);
         match ended {
             Some(End::Killed) => {
                 let after = MS + self.random.below(60 * MS);
@@ -500,12 +504,10 @@ impl World {
             let latency = self.latency(node);
             self.schedule_wake(node, self.now + latency);
         }
-        if more && !self.machines[node].programs_scheduled {
-            let wait = match self.random.below(20) {
-                0 if !self.calm => self.random.below(200 * MS),
-                1..4 => self.random.below(2 * MS),
-                _ => self.random.below(30 * US),
-            };
+        if let Some(next) = more
+            && !self.machines[node].programs_scheduled
+        {
+            let wait = next.saturating_sub(local) + 1 + self.random.below(20 * US);
             let life = self.machines[node].life;
             self.machines[node].programs_scheduled = true;
             self.put(self.now + wait, Happening::Programs { node, life });
@@ -529,6 +531,20 @@ impl World {
         let machines = &self.machines;
         self.checks
             .look_at_all(node, |index| machines[index].process.as_ref());
+    }
+
+    /// Who begins to lead hears acks of the views before.
+    fn echo_to_new_leader(&mut self, node: usize) {
+        let armed = self
+            .process(node)
+            .filter(|process| process.armed == Some(Armed::Primary));
+        let view = armed.map(|process| process.replica.snapshot().view);
+        if view.is_some() && view != self.machines[node].led {
+            self.machines[node].led = view;
+            if !self.calm && self.random.chance(500) {
+                self.echo(node);
+            }
+        }
     }
 
     fn schedule_client(&mut self, index: usize) {

@@ -12,6 +12,11 @@ pub(super) const RULE: Rule = Rule {
     source: "VR Revisited 4.1 step 4; docs/fast-path.md R1, R3; docs/protocol.md rule 5",
 };
 
+pub(super) const ANSWERS: Rule = Rule {
+    name: "a program answers with the view and the op that it was asked about",
+    source: "docs/fast-path.md, \"One tail word\"",
+};
+
 pub(super) fn by_user_space(
     now: &Snapshot,
     op: OpNumber,

@@ -179,7 +179,7 @@ impl Process {
                     "the kernel accepted up to op {last_op}, but the ring ends at {op}"
                 )));
             }
-            self.card.run();
+            self.card.run_held();
         }
         self.give(around, Input::FastPath(FastPathEvent::Fenced { last_op }));
         Ok(())
@@ -202,7 +202,7 @@ impl Process {
         let mut looks = 0;
         while !self.give_stored(around)? && looks < CLAIM_PATIENCE {
             looks += 1;
-            self.card.run();
+            self.card.run_held();
         }
         self.give(around, Input::FastPath(FastPathEvent::Lost));
         Ok(())

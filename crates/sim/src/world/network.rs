@@ -231,7 +231,7 @@ impl World {
     /// take the answers to another question.
     pub(crate) fn echo(&mut self, node: usize) {
         for frame in self.machines[node].echoes.clone() {
-            let at = self.now + self.random.below(MS);
+            let at = self.now + self.random.below(MS / 5);
             let to = Host::Replica(node);
             let frames = vec![frame];
             self.put(
