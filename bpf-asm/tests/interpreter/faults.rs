@@ -1,9 +1,9 @@
 //! Every broken rule, each by a program that breaks it.
 
 use bpf_asm::asm::Assembler;
-use bpf_asm::insn::{Insn, Reg};
-use bpf_asm::interpreter::{FaultKind, LoadError, Machine, Value, XdpInput};
-use bpf_asm::program::{MapType, ProgramKind};
+use bpf_asm::insn::{Imm64, Insn, Reg};
+use bpf_asm::interpreter::{Fault, FaultKind, LoadError, Machine, Value, XdpInput};
+use bpf_asm::program::{MapDef, MapType, ProgramKind, Relocation, Target};
 
 use crate::support::{array, fault, function, map, program, ring, run, tc, xdp};
 
@@ -451,45 +451,37 @@ fn spin_locks_held_where_they_must_not_be() {
     assert_eq!(r0, Ok(2));
 }
 
-/// r2 = the function `offset` slots behind the next instruction's first slot.
-fn function_address(a: &mut Assembler, offset: i32) {
-    let value = bpf_asm::insn::Imm64::Function { offset };
-    a.emit(Insn::LoadImm64 { dst: R2, value });
+/// Calls `callback` three times by bpf_loop, with r1 of the main function as the callbacks' context.
+fn iterated(maps: &[MapDef], callback: impl FnOnce(&mut Assembler)) -> Result<u64, Fault> {
+    let mut program = program(ProgramKind::Xdp, maps, |a| {
+        a.mov64(R3, R1).mov64_imm(R1, 3);
+        let value = Imm64::Function { offset: 0 };
+        a.emit(Insn::LoadImm64 { dst: R2, value });
+        a.mov64_imm(Reg::R4, 0).call(181).exit();
+    });
+    let target = Target::Subprogram("callback".to_owned());
+    program.main.relocations.push(Relocation { at: 2, target });
+    program.subprograms = vec![function("callback", callback)];
+    run(&program, XdpInput::new(vec![7; 64]))
 }
 
 #[test]
 fn callbacks_that_return_something_else_or_leave_for_another_program() {
-    // Slots: 0 r1, 1-2 r2, 3 r3, 4 r4, 5 call, 6 exit, 7 the callback.
-    let iterate = |a: &mut Assembler, callback: &dyn Fn(&mut Assembler)| {
-        a.mov64_imm(R1, 3);
-        function_address(a, 5);
-        a.mov64_imm(R3, 0).mov64_imm(Reg::R4, 0).call(181).exit();
-        callback(a);
-        a.exit();
+    let returns = |result| {
+        iterated(&[], |a| {
+            a.mov64_imm(R0, result).exit();
+        })
     };
-    let kind = fault(&[], |a| {
-        iterate(a, &|a| {
-            a.mov64_imm(R0, 2);
-        });
-    });
+    let kind = returns(2).unwrap_err().kind;
     assert_eq!(kind, FaultKind::CallbackResult(Value::Scalar(2)));
-    for (result, rounds) in [(0, 3), (1, 1)] {
-        let r0 = xdp(&[], |a| {
-            iterate(a, &|a| {
-                a.mov64_imm(R0, result);
-            });
-        });
-        assert_eq!(r0, Ok(rounds));
-    }
+    assert_eq!(returns(0), Ok(3));
+    assert_eq!(returns(1), Ok(1));
     let table = map("table", MapType::ProgArray, (4, 4), 1);
-    let kind = fault(&[table], |a| {
-        a.mov64(R3, R1).mov64_imm(R1, 3);
-        function_address(a, 4);
-        a.mov64_imm(Reg::R4, 0).call(181).exit();
+    let leaves = iterated(&[table], |a| {
         a.mov64(R1, R2).load_map(R2, "table").mov64_imm(R3, 0);
         a.call(12).mov64_imm(R0, 0).exit();
     });
-    assert_eq!(kind, FaultKind::TailCallFromCallback);
+    assert_eq!(leaves.unwrap_err().kind, FaultKind::TailCallFromCallback);
 }
 
 #[test]
