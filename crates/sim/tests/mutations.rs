@@ -23,7 +23,9 @@ fn patience(mutation: Mutation) -> u64 {
         return seeds;
     }
     match mutation {
-        Mutation::RecoveryBelowPromise | Mutation::OlderAcksCounted => 5 * SEEDS,
+        Mutation::KernelTakesNewerView
+        | Mutation::RecoveryBelowPromise
+        | Mutation::OlderAcksCounted => 5 * SEEDS,
         _ => SEEDS,
     }
 }
@@ -33,7 +35,6 @@ const GAPS: &[Mutation] = &[
     Mutation::SlotByPlainOr,
     Mutation::KernelCountsOtherViews,
     Mutation::ViewReadAgain,
-    Mutation::KernelTakesNewerView,
 ];
 
 /// Runs seeds on every CPU until one fails: the failure, and how many seeds it took.
