@@ -23,15 +23,19 @@ fn patience(mutation: Mutation) -> u64 {
         return seeds;
     }
     match mutation {
-        Mutation::ViewReadAgain | Mutation::RecoveryBelowPromise | Mutation::OlderAcksCounted => {
-            5 * SEEDS
-        }
+        Mutation::KernelTakesNewerView
+        | Mutation::RecoveryBelowPromise
+        | Mutation::OlderAcksCounted => 5 * SEEDS,
         _ => SEEDS,
     }
 }
 
 /// Rules whose absence isn't noticed yet: gaps of the simulator, named here and in docs/simulator.md. `MUTATION` runs them.
-const GAPS: &[Mutation] = &[Mutation::SlotByPlainOr, Mutation::KernelCountsOtherViews];
+const GAPS: &[Mutation] = &[
+    Mutation::SlotByPlainOr,
+    Mutation::KernelCountsOtherViews,
+    Mutation::ViewReadAgain,
+];
 
 /// Runs seeds on every CPU until one fails: the failure, and how many seeds it took.
 fn search(seeds: u64) -> (Option<Failure>, u64) {
