@@ -4,7 +4,9 @@ use std::io;
 
 use aya::maps::{Map, MapData, PerCpuArray, ProgramArray, RingBuf};
 use aya::programs::links::{FdLink, Link};
-use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle};
+use aya::programs::tc::{
+    NlOptions, SchedClassifierLink, SchedClassifierLinkId, TcAttachOptions, TcHandle,
+};
 use aya::programs::{
     LinkOrder, Program, ProgramError, SchedClassifier, TcAttachType, TestRun, TestRunOptions, Xdp,
     XdpMode, tc,
@@ -13,6 +15,7 @@ use aya::{Ebpf, EbpfError};
 use bpf_asm::{object, verifier};
 use electrode_fastpath::counters::Counters;
 use electrode_fastpath::programs::{self, PROGRAM_PREPARE, PROGRAM_PREPARE_OK};
+use nix::errno::Errno;
 
 use crate::memory::Maps;
 use crate::{Attachment, Hook, Options, Programs};
@@ -255,31 +258,7 @@ impl Loaded {
             // Kernels before 6.6 don't know TCX links.
             Err(tcx) => {
                 tracing::debug!(error = chain(&tcx), "no TCX link; using clsact");
-                match tc::qdisc_add_clsact(interface) {
-                    Ok(()) | Err(tc::TcError::AlreadyAttached) => {}
-                    Err(error) => return Err(refused(chain(&error))),
-                }
-                // What a killed process left there is harmless (its maps say "fenced" to nobody), but it would make copies,
-                // and has our place. It is found by that place, since aya's search by name misses it on Linux 6.1.
-                let left = SchedClassifierLink::attached(
-                    interface,
-                    TcAttachType::Egress,
-                    TC_PRIORITY,
-                    TC_HANDLE,
-                    None,
-                );
-                if let Err(error) = left.map_err(ProgramError::IOError).and_then(Link::detach) {
-                    // Usually there is none. One that stays shows at once, by the place being taken.
-                    tracing::debug!(error = chain(&error), "no filter of an earlier process");
-                }
-                let options = TcAttachOptions::Netlink(NlOptions {
-                    priority: TC_PRIORITY,
-                    handle: TC_HANDLE,
-                    ..NlOptions::default()
-                });
-                let id = program
-                    .attach_with_options(interface, TcAttachType::Egress, options)
-                    .map_err(|error| refused(chain(&error)))?;
+                let id = attach_clsact(program, interface).map_err(refused)?;
                 (id, Hook::Clsact)
             }
         };
@@ -288,6 +267,41 @@ impl Loaded {
             .map_err(|error| refused(chain(&error)))?;
         Ok((link, hook))
     }
+}
+
+/// Attaches by netlink, which has no owner: what is attached outlives a process that is killed.
+fn attach_clsact(
+    program: &mut SchedClassifier,
+    interface: &str,
+) -> Result<SchedClassifierLinkId, String> {
+    match tc::qdisc_add_clsact(interface) {
+        Ok(()) => {}
+        // The queueing discipline of an earlier process, or of somebody else: filters of several share one.
+        Err(tc::TcError::NetlinkError(error))
+            if error.raw_os_error() == Some(Errno::EEXIST as i32) => {}
+        Err(error) => return Err(chain(&error)),
+    }
+    // What a killed process left there is harmless (its maps say "fenced" to nobody), but it would make copies, and has our
+    // place. It is found by that place.
+    let left = SchedClassifierLink::attached(
+        interface,
+        TcAttachType::Egress,
+        TC_PRIORITY,
+        TC_HANDLE,
+        None,
+    );
+    if let Err(error) = left.map_err(ProgramError::IOError).and_then(Link::detach) {
+        // Usually there is none. One that stays shows at once, by the place being taken.
+        tracing::debug!(error = chain(&error), "no filter of an earlier process");
+    }
+    let options = TcAttachOptions::Netlink(NlOptions {
+        priority: TC_PRIORITY,
+        handle: TC_HANDLE,
+        ..NlOptions::default()
+    });
+    program
+        .attach_with_options(interface, TcAttachType::Egress, options)
+        .map_err(|error| chain(&error))
 }
 
 fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map, AttachError> {
@@ -394,4 +408,47 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Stdio;
+
+    use bpf_asm::builder::{self, TC_ACT_OK};
+    use electrode_lab::{Lab, root_or_skip};
+
+    use super::*;
+
+    /// What a kernel without TCX links (before Linux 6.6) is left with; they all have clsact.
+    #[test]
+    fn a_filter_that_a_killed_process_left_is_replaced() {
+        if !root_or_skip("a clsact filter") {
+            return;
+        }
+        let lab = Lab::new("clsact").unwrap();
+        let host = lab.host("a").unwrap();
+        let program = builder::classifier("broadcast", |f| f.ret(TC_ACT_OK)).unwrap();
+        let elf = object::Object::new("GPL")
+            .program(program)
+            .to_elf()
+            .unwrap();
+        host.in_namespace(|| {
+            for _ in 0..3 {
+                let mut ebpf = Ebpf::load(&elf).unwrap();
+                let program = classifier(&mut ebpf).unwrap();
+                program.load().unwrap();
+                let id = attach_clsact(program, host.interface()).unwrap();
+                // Nothing detaches it, as after a kill.
+                std::mem::forget(program.take_link(id).unwrap());
+            }
+        })
+        .unwrap();
+        let mut command = host.command("tc");
+        command
+            .args(["filter", "show", "dev", host.interface(), "egress"])
+            .stdout(Stdio::piped());
+        let output = host.spawn(command).unwrap().wait_with_output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(text.matches("handle 0x1").count(), 1, "{text}");
+    }
 }
