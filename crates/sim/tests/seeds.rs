@@ -98,9 +98,10 @@ fn a_seed_reproduces_its_run_exactly() {
 fn without_faults_nobody_changes_the_view_and_kernels_store_every_op() {
     let report = run(&Plan::for_speed(1000), &programs()).unwrap();
     assert_eq!((report.views, report.requests, report.ops), (1, 1000, 1000));
-    // Two backups; only what came before they were armed, or amid state transfer, goes another way.
+    // Two backups; only what came before they were armed, or overtook its predecessor on the way or on the card's other CPU,
+    // goes another way.
     assert!(
-        report.stored > 1900,
+        report.stored > 1800,
         "{} ops were stored by kernels",
         report.stored
     );
