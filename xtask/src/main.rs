@@ -125,14 +125,15 @@ fn test() -> Result<()> {
         serial.extend(["--package", package]);
     }
     serial.extend(["--", "--test-threads=1"]);
+    Part::new("tests in the documentation")
+        .cargo(&[&test[..], &["--workspace", "--doc"]].concat())?;
     Part::new("tests").cargo(&parallel)?;
-    Part::new("tests one at a time").cargo(&serial)?;
-    Part::new("nix").run(nix::run)?;
-    Part::new("virtual machines").run(vm::run_all)?;
     // Each rule that is taken out has to be noticed; the simulator is built once more for it.
     sim::run(&["--mutations".into()])?;
-    // Last and short, so that what stands at the end is cargo's own summary; its seconds are in there.
-    Part::new("tests in the documentation").last(&[&test[..], &["--workspace", "--doc"]].concat())
+    Part::new("nix").run(nix::run)?;
+    Part::new("virtual machines").run(vm::run_all)?;
+    // Last, so that what stands at the end is cargo's own summary; its seconds are in there.
+    Part::new("tests one at a time").last(&serial)
 }
 
 fn fix() -> Result<()> {
