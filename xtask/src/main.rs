@@ -7,6 +7,7 @@ mod cargo;
 mod deb;
 mod edges;
 mod nix;
+mod runner;
 mod sim;
 mod tidy;
 mod tools;
@@ -70,6 +71,11 @@ fn main() -> ExitCode {
     if arguments.next().is_some_and(|first| first == "sim") {
         return exit(sim::run(&arguments.collect::<Vec<_>>()));
     }
+    // So does a test.
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == runner::TASK) {
+        return exit(runner::run(arguments));
+    }
     let Xtask { task } = argh::from_env();
     exit(match task {
         Task::Test(_) => test(),
@@ -95,14 +101,6 @@ fn exit(done: Result<()>) -> ExitCode {
     }
 }
 
-/// Packages whose tests make namespaces, attach programs or measure time: one test at a time.
-const SERIAL: &[&str] = &[
-    "electrode",
-    "electrode-dataplane",
-    "electrode-lab",
-    "electrode-replica",
-];
-
 /// The features that no default has: commands whose dependencies their libraries do without.
 const FEATURES: &[&str] = &["--features", "bpf-asm/cli"];
 
@@ -116,24 +114,19 @@ fn verify() -> Result<()> {
 fn test() -> Result<()> {
     Part::new("tools").run(tools::provide)?;
     verify()?;
-    let test = [&["test", "--profile", "ci", "--no-fail-fast"], FEATURES].concat();
-    Part::new("build").cargo(&[&test[..], &["--workspace", "--no-run"]].concat())?;
-    let mut parallel = [&test[..], &["--workspace", "--tests"]].concat();
-    let mut serial = [&test[..], &["--tests"]].concat();
-    for package in SERIAL {
-        parallel.extend(["--exclude", package]);
-        serial.extend(["--package", package]);
-    }
-    serial.extend(["--", "--test-threads=1"]);
-    Part::new("tests in the documentation")
-        .cargo(&[&test[..], &["--workspace", "--doc"]].concat())?;
-    Part::new("tests").cargo(&parallel)?;
+    // One selection of packages for all, since another one has other features, and is built again.
+    let test = ["test", "--profile", "ci", "--no-fail-fast", "--workspace"];
+    let test = [&test[..], FEATURES].concat();
+    Part::new("build").cargo(&[&test[..], &["--no-run"]].concat())?;
+    Part::new("tests in the documentation").cargo(&[&test[..], &["--doc"]].concat())?;
     // Each rule that is taken out has to be noticed; the simulator is built once more for it.
     sim::run(&["--mutations".into()])?;
     Part::new("nix").run(nix::run)?;
     Part::new("virtual machines").run(vm::run_all)?;
     // Last, so that what stands at the end is cargo's own summary; its seconds are in there.
-    Part::new("tests one at a time").last(&serial)
+    let runner = runner::configuration()?;
+    let tests = [&test[..], &["--tests", "--config", &runner]].concat();
+    Part::new("tests").last(&tests)
 }
 
 fn fix() -> Result<()> {
