@@ -117,6 +117,15 @@ in
             5
           ];
     };
+    durable = service (
+      good
+      // {
+        durability = "disk";
+        readLeases = true;
+        stateDirectory = "electrode/locks";
+        application = "kv";
+      }
+    );
     bench = {
       unit = standIn.renderUnit bench.systemd.services.electrode-bench;
     };

@@ -76,7 +76,7 @@ in
             port = lib.mkOption {
               type = lib.types.port;
               default = 7700;
-              description = "The replica's UDP port.";
+              description = "The replica's UDP port, for the other replicas and for clients.";
             };
           };
         }
@@ -120,7 +120,16 @@ in
         "disk"
       ];
       default = "memory";
-      description = "`memory`: a replica that restarts recovers from the others; `disk`: from its log, where the package knows that.";
+      description = ''
+        `memory`: a replica that restarts recovers from the others, and the group survives what leaves a majority of its
+        processes running. `disk`: nothing is acknowledged before it is on disk, so that the group survives a power cut too.
+      '';
+    };
+
+    readLeases = lib.mkOption {
+      type = lib.types.bool;
+      default = false;
+      description = "Whether the primary answers reads alone while its lease holds; needs clocks that run equally fast within an eighth.";
     };
 
     application = lib.mkOption {
@@ -135,7 +144,7 @@ in
     stateDirectory = lib.mkOption {
       type = lib.types.strMatching "[a-zA-Z0-9_-]+(/[a-zA-Z0-9_-]+)*";
       default = "electrode";
-      description = "Where the promised view and the group's name are kept, below `/var/lib`.";
+      description = "Where the promised view, the group's name and, with `durability = \"disk\"`, the log are kept, below `/var/lib`.";
     };
 
     timeoutFactor = lib.mkOption {
@@ -246,6 +255,7 @@ in
             "--group-key-file"
             "/run/credentials/electrode.service/group-key"
           ]
+          ++ lib.optional cfg.readLeases "--read-leases"
           ++ cfg.extraArguments
         );
         LoadCredential = lib.optional (cfg.groupKeyFile != null) "group-key:${cfg.groupKeyFile}";
