@@ -10,11 +10,11 @@ use anyhow::{Context, Result, bail};
 use argh::FromArgs;
 use serde_json::Value;
 
-use crate::cargo::root;
+use crate::cargo::{cargo, root};
 use crate::tools;
 
 /// The most that `systemd-analyze security` may say of a unit, in tenths.
-const EXPOSURE_TENTHS: u32 = 25;
+pub(crate) const EXPOSURE_TENTHS: u32 = 25;
 
 /// Where the cases have the binary; systemd wants one that exists.
 const BINARY_IN_CASES: &str = "/usr/bin/electrode";
@@ -38,10 +38,10 @@ pub(crate) fn run() -> Result<()> {
     for file in &files {
         said(nix()?.arg("--parse").arg(file)).context("parsing")?;
     }
-    with_tool("nixfmt", "cargo install nixfmt_rs --locked", |tool| {
+    with_tool("nixfmt", "nixfmt_rs", |tool| {
         said(Command::new(tool).arg("--check").args(&files)).map(drop)
     })?;
-    with_tool("deadnix", "cargo install deadnix --locked", |tool| {
+    with_tool("deadnix", "deadnix", |tool| {
         said(Command::new(tool).arg("--fail").args(&files)).map(drop)
     })?;
     let cases = root().join("nix/module-cases.nix");
@@ -118,17 +118,30 @@ fn nix() -> Result<Command> {
     Ok(command)
 }
 
-/// Runs a check whose tool may be missing: in PATH, or in target/tools.
-fn with_tool(name: &str, how: &str, check: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    let own = root().join("target/tools/bin").join(name);
-    if own.is_file() {
-        return check(&own);
-    }
+/// Runs a check by a tool that cargo installs: found in PATH or in target/tools, else installed there.
+fn with_tool(name: &str, package: &str, check: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     if tools::present(name) {
         return check(Path::new(name));
     }
-    println!("SKIPPED: {name} over the Nix files: it isn't here ({how} --root target/tools)");
-    Ok(())
+    let folder = root().join("target/tools");
+    let own = folder.join("bin").join(name);
+    if !own.is_file() {
+        println!("installing {package} into target/tools");
+        // Unoptimised: it is built in a third of the time and reads a few small files.
+        let mut install = cargo();
+        install
+            .args([
+                "install", package, "--locked", "--debug", "--quiet", "--root",
+            ])
+            .arg(&folder)
+            .arg("--target-dir")
+            .arg(folder.join("build"));
+        if !install.status().is_ok_and(|status| status.success()) {
+            println!("SKIPPED: {name} over the Nix files: cargo install {package} --locked failed");
+            return Ok(());
+        }
+    }
+    check(&own)
 }
 
 /// What the cases come to, as golden files: their names and texts.
