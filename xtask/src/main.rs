@@ -7,6 +7,7 @@ mod cargo;
 mod deb;
 mod edges;
 mod nix;
+mod reproduce;
 mod runner;
 mod sim;
 mod tidy;
@@ -37,6 +38,7 @@ enum Task {
     Vm(vm::Vm),
     Nix(nix::Nix),
     Deb(deb::Deb),
+    Reproduce(reproduce::Reproduce),
     Sim(Sim),
 }
 
@@ -85,6 +87,7 @@ fn main() -> ExitCode {
         Task::Vm(arguments) => vm::run(&arguments),
         Task::Nix(_) => nix::run(),
         Task::Deb(_) => deb::run(),
+        Task::Reproduce(_) => reproduce::run(),
         Task::Sim(_) => sim::run(&[]),
     })
 }
