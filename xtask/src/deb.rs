@@ -1,8 +1,10 @@
 //! `cargo xtask deb`: the Debian package, by dpkg-deb alone. The same tree gives the same package.
 
+mod clean_tree;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -33,6 +35,9 @@ const FILES: &[(&str, &str, u32)] = &[
     ("usr/share/doc/electrode/copyright", "LICENSE-MIT", 0o644),
 ];
 
+/// The workspace's version is every package's.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 /// Files that their administrator changes, and that an upgrade leaves alone.
 const CONFIGURATION: &[&str] = &["/etc/default/electrode", "/etc/electrode/config.txt"];
 
@@ -43,10 +48,18 @@ const AFTER: &str =
 /// build the Debian package of the release binary into target/debian
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "deb")]
-pub(crate) struct Deb {}
+pub(crate) struct Deb {
+    /// also install it on a clean Debian tree made by debootstrap, look at it there, and remove it (root, network)
+    #[argh(switch)]
+    install: bool,
+
+    /// the suite of that tree (default: bookworm); its libc must be as new as this machine's
+    #[argh(option, default = "\"bookworm\".into()")]
+    suite: String,
+}
 
 /// Builds the package and says where it is.
-pub(crate) fn run() -> Result<()> {
+pub(crate) fn run(arguments: &Deb) -> Result<()> {
     if !tools::present("dpkg-deb") {
         bail!("dpkg-deb is missing: apt-get install dpkg");
     }
@@ -60,11 +73,15 @@ pub(crate) fn run() -> Result<()> {
     let binary = root().join("target/release/electrode");
     let folder = root().join("target/debian");
     let package = package(&binary, &folder)?;
-    println!("{package}");
+    println!("{}", package.display());
+    if arguments.install {
+        clean_tree::install(&package, &arguments.suite, &folder.join("root"))?;
+    }
     Ok(())
 }
 
-fn package(binary: &Path, folder: &Path) -> Result<String> {
+/// Writes the package into a folder; returns its path.
+fn package(binary: &Path, folder: &Path) -> Result<PathBuf> {
     let tree = folder.join("tree");
     let _ = fs::remove_dir_all(&tree);
     place(
@@ -78,14 +95,16 @@ fn package(binary: &Path, folder: &Path) -> Result<String> {
         place(&tree, to, &content, *mode)?;
     }
     let needs = newest_glibc(&fs::read(binary)?).context("the binary names no version of libc")?;
-    let control = control(env!("CARGO_PKG_VERSION"), &architecture()?, needs);
+    let architecture = architecture()?;
+    let control = control(VERSION, &architecture, needs);
     place(&tree, "DEBIAN/control", control.as_bytes(), 0o644)?;
     let configuration = CONFIGURATION.join("\n") + "\n";
     place(&tree, "DEBIAN/conffiles", configuration.as_bytes(), 0o644)?;
     place(&tree, "DEBIAN/postinst", AFTER.as_bytes(), 0o755)?;
+    let package = folder.join(format!("electrode_{VERSION}_{architecture}.deb"));
     let output = Command::new("dpkg-deb")
         .args(["--root-owner-group", "--build"])
-        .args([&tree, folder])
+        .args([&tree, &package])
         // No times but the one that is asked for.
         .env(
             "SOURCE_DATE_EPOCH",
@@ -99,7 +118,7 @@ fn package(binary: &Path, folder: &Path) -> Result<String> {
             String::from_utf8_lossy(&output.stderr).trim()
         );
     }
-    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    Ok(package)
 }
 
 fn place(tree: &Path, name: &str, content: &[u8], mode: u32) -> Result<()> {

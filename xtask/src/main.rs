@@ -86,7 +86,7 @@ fn main() -> ExitCode {
         Task::Tidy(_) => tidy::check(),
         Task::Vm(arguments) => vm::run(&arguments),
         Task::Nix(_) => nix::run(),
-        Task::Deb(_) => deb::run(),
+        Task::Deb(arguments) => deb::run(&arguments),
         Task::Reproduce(_) => reproduce::run(),
         Task::Sim(_) => sim::run(&[]),
     })
