@@ -7,6 +7,7 @@ mod acks;
 mod bounds;
 mod checkpoints;
 mod committed;
+mod durable;
 mod kept;
 mod once;
 mod order;
@@ -24,6 +25,7 @@ use electrode_vr::{
 };
 
 use crate::card::Event;
+use crate::disk::Disk;
 use crate::process::Process;
 
 pub(crate) use kept::Committed;
@@ -83,6 +85,8 @@ pub(crate) struct Checks {
     violation: Option<Violation>,
     lives: Vec<Life>,
     faults: usize,
+    /// Whether the group is in disk mode.
+    on_disk: bool,
     acked: Acked,
     committed: Committed,
     states: states::States,
@@ -100,10 +104,11 @@ pub(crate) struct Checks {
 }
 
 impl Checks {
-    pub(crate) fn new(replicas: usize) -> Checks {
+    pub(crate) fn new(replicas: usize, on_disk: bool) -> Checks {
         Checks {
             lives: vec![Life::default(); replicas],
             faults: replicas / 2,
+            on_disk,
             ..Checks::default()
         }
     }
@@ -135,14 +140,14 @@ impl Checks {
     }
 
     /// After each step of a core.
-    pub(crate) fn stepped(&mut self, process: &Process, disk: Option<Promise>) {
+    pub(crate) fn stepped(&mut self, process: &Process, disk: &Disk) {
         self.steps += 1;
         let node = process.id();
         let replica = &process.replica;
         let now = replica.snapshot();
         let verdict = order::check(&self.lives[node], &now, replica);
         self.require(order::RULE, verdict);
-        let verdict = promises::normal(&now, disk, node);
+        let verdict = promises::normal(&now, disk.promise, node);
         self.require(promises::RULE, verdict);
         let verdict = bounds::check(process, &now);
         self.require(bounds::RULE, verdict);
@@ -217,6 +222,12 @@ impl Checks {
         self.require(promises::RULE, verdict);
     }
 
+    /// A start read its log back.
+    pub(crate) fn read_back(&mut self, node: usize, verdict: Result<(), String>) {
+        let verdict = verdict.map_err(|text| format!("replica {node}: {text}"));
+        self.require(durable::READ_BACK, verdict);
+    }
+
     /// The kernel's part has started.
     pub(crate) fn armed(&mut self, node: usize, generation: u16, view: View, primary: bool) {
         let life = &mut self.lives[node];
@@ -240,10 +251,16 @@ impl Checks {
     }
 
     /// A message leaves user space.
-    pub(crate) fn sent(&mut self, process: &Process, disk: Option<Promise>, message: &Message) {
+    pub(crate) fn sent(&mut self, process: &Process, disk: &Disk, message: &Message) {
         let node = process.id();
-        let verdict = promises::sent(message, disk, node);
+        let verdict = promises::sent(message, disk.promise, node);
         self.require(promises::RULE, verdict);
+        if self.on_disk {
+            let verdict = durable::acknowledged(disk, message, false, node);
+            self.require(durable::RULE, verdict);
+            let verdict = durable::committed(disk, message, node);
+            self.require(durable::RULE, verdict);
+        }
         match *message {
             Message::PrepareOk { view, op, last_op } => {
                 let now = process.replica.snapshot();
@@ -265,8 +282,12 @@ impl Checks {
     }
 
     /// A message that a program built leaves the card.
-    pub(crate) fn kernel_sent(&mut self, process: &Process, message: &Message) {
+    pub(crate) fn kernel_sent(&mut self, process: &Process, disk: &Disk, message: &Message) {
         let node = process.id();
+        if self.on_disk {
+            let verdict = durable::acknowledged(disk, message, true, node);
+            self.require(durable::RULE, verdict);
+        }
         let verdict = acks::by_kernel(&self.lives[node], process, message, node);
         self.require(acks::RULE, verdict);
         if let Message::PrepareOk { view, op, last_op } = *message {
@@ -308,7 +329,20 @@ impl Checks {
     }
 
     /// A replica answers a client.
-    pub(crate) fn replied(&mut self, client: ClientId, request: RequestNumber, reply: &Reply) {
+    pub(crate) fn replied(
+        &mut self,
+        process: &Process,
+        disk: &Disk,
+        client: ClientId,
+        request: RequestNumber,
+        reply: &Reply,
+    ) {
+        let now = process.replica.snapshot();
+        let leads = now.status == Status::Normal && now.role == electrode_vr::Role::Primary;
+        if self.on_disk && leads && matches!(reply, Reply::Done(_)) {
+            let verdict = durable::counted(disk, now.commit, process.id());
+            self.require(durable::RULE, verdict);
+        }
         let verdict = self.once.check(client, request, reply);
         self.require(once::RULE, verdict);
     }

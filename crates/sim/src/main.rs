@@ -140,15 +140,24 @@ fn tell(failure: &Failure, options: &Options) {
 
 fn describe(report: &Report) -> String {
     format!(
-        "{} replicas ({} accelerated), {} requests, {} ops ({} stored by kernels), {} views, {} crashes, \
-         {} packets ({} lost), {} steps checked, {:.2} simulated seconds, log digest {:016x}",
+        "{} replicas ({} accelerated, {}), {} requests ({} reads), {} ops ({} stored by kernels), {} views, {} crashes, \
+         {} power cuts of all, {} disks that failed, {} damaged logs, {} packets ({} lost), {} steps checked, {:.2} simulated seconds, log digest {:016x}",
         report.replicas,
         report.accelerated,
+        if report.on_disk {
+            "on disk"
+        } else {
+            "in memory"
+        },
         report.requests,
+        report.reads,
         report.ops,
         report.stored,
         report.views,
         report.crashes,
+        report.power_cuts,
+        report.disk_failures,
+        report.damaged_logs,
         report.packets,
         report.lost,
         report.steps,
@@ -167,6 +176,11 @@ struct Sum {
     stored: u64,
     views: u64,
     crashes: u64,
+    on_disk: u64,
+    power_cuts: u64,
+    disk_failures: u64,
+    damaged_logs: u64,
+    reads: u64,
     packets: u64,
     steps: u64,
     simulated: u64,
@@ -184,6 +198,11 @@ impl Sum {
                 self.stored += report.stored;
                 self.views += report.views as u64;
                 self.crashes += report.crashes;
+                self.on_disk += u64::from(report.on_disk);
+                self.power_cuts += report.power_cuts;
+                self.disk_failures += report.disk_failures;
+                self.damaged_logs += report.damaged_logs;
+                self.reads += report.reads;
                 self.packets += report.packets;
                 self.steps += report.steps;
                 self.simulated += report.simulated;
@@ -249,9 +268,10 @@ fn many(options: &Options, seeds: u64, time: Option<Duration>) -> Result<bool> {
         sum.failures.len()
     );
     println!(
-        "  {} requests, {} ops ({} stored by kernels; {} seeds with a fast path), {} views, {} crashes, {} packets, \
-         {} steps checked, {:.1} simulated seconds",
+        "  {} requests ({} reads), {} ops ({} stored by kernels; {} seeds with a fast path), {} views, {} crashes, \
+         {} packets, {} steps checked, {:.1} simulated seconds",
         sum.requests,
+        sum.reads,
         sum.ops,
         sum.stored,
         sum.accelerated,
@@ -260,6 +280,10 @@ fn many(options: &Options, seeds: u64, time: Option<Duration>) -> Result<bool> {
         sum.packets,
         sum.steps,
         sum.simulated as f64 / 1e9
+    );
+    println!(
+        "  {} seeds on disk: {} power cuts of all at once, {} disks that failed, {} damaged logs",
+        sum.on_disk, sum.power_cuts, sum.disk_failures, sum.damaged_logs
     );
     Ok(sum.failures.is_empty() && sum.seeds > 0 && !stop.load(Ordering::Relaxed))
 }

@@ -51,6 +51,8 @@ pub struct Report {
     pub replicas: usize,
     /// Replicas with a fast path.
     pub accelerated: usize,
+    /// Whether it was in disk mode.
+    pub on_disk: bool,
     /// Requests that were answered.
     pub requests: u64,
     /// Ops that were committed.
@@ -59,6 +61,14 @@ pub struct Report {
     pub views: usize,
     /// Crashes.
     pub crashes: u64,
+    /// Times at which all machines lost their power at once.
+    pub power_cuts: u64,
+    /// Replicas that stopped since their disks were full.
+    pub disk_failures: u64,
+    /// Logs that were found damaged, and moved aside.
+    pub damaged_logs: u64,
+    /// Reads that clients were answered.
+    pub reads: u64,
     /// Packets that were sent, and of them lost.
     pub packets: u64,
     /// Packets that were lost.
@@ -297,7 +307,7 @@ fn flapping(world: &mut World) {
     let victim = world.anybody();
     for _ in 0..4 {
         if world.process(victim).is_some() && world.may_crash() {
-            world.crash(victim, Some(MS));
+            world.fail(victim, MS);
         }
         let gap = 3 * MS + world.fault_gap() / 4;
         world.run_until(world.now + gap);
@@ -426,10 +436,15 @@ fn report(world: &World) -> Report {
             .iter()
             .filter(|programs| programs.any())
             .count(),
+        on_disk: world.plan.disk,
         requests: world.clients.iter().map(|client| client.done).sum(),
         ops: last.0,
         views: world.checks.views.len(),
         crashes: world.counts.crashes,
+        power_cuts: world.counts.power_cuts,
+        disk_failures: world.counts.disk_failures,
+        damaged_logs: world.counts.damaged_logs,
+        reads: world.clients.iter().map(|client| client.reads_done).sum(),
         packets: world.counts.packets,
         lost: world.counts.lost,
         stored: world.checks.stored_by_kernels,

@@ -3,7 +3,7 @@
 use electrode_fastpath::abi::MESSAGE_BYTES;
 use electrode_vr::{
     ClientId, Effect, FastPathCommand, FastPathEvent, Input, Message, Note, OpNumber, Promise,
-    ReplicaId, Reply, RequestNumber, View,
+    ReplicaId, Reply, RequestNumber, View, Write,
 };
 use electrode_wire::{FLAG_BROADCAST, encode_message, encode_reply};
 
@@ -24,8 +24,8 @@ impl Process {
     ) -> Result<(), End> {
         around.trace.effect(around.at, self.index.index(), &effect);
         match effect {
-            Effect::Persist(promise) => self.persist(around, promise),
-            Effect::Write(_) => unreachable!("groups in memory mode write no log"),
+            Effect::Persist(promise) => self.persist(around, promise)?,
+            Effect::Write(write) => self.write(around, write)?,
             Effect::Send { to, message } => self.send(around, to, &message),
             Effect::Broadcast(message) => self.broadcast(around, &message),
             Effect::Reply {
@@ -40,7 +40,7 @@ impl Process {
                 primary,
                 last_op,
             }) => {
-                around.checks.arming(self, view, *around.disk);
+                around.checks.arming(self, view, around.disk.promise);
                 self.armed = Some(if primary {
                     Armed::Primary
                 } else {
@@ -67,30 +67,48 @@ impl Process {
         Ok(())
     }
 
-    fn persist(&mut self, around: &mut Surroundings<'_>, promise: Promise) {
+    fn persist(&mut self, around: &mut Surroundings<'_>, promise: Promise) -> Result<(), End> {
         self.flush(around);
         self.watch(around);
+        if let Some(journal) = &mut self.journal {
+            journal
+                .barrier(&mut around.disk.book)
+                .map_err(super::disk_failed)?;
+        }
         around
             .checks
-            .persisted(self.index.index(), *around.disk, promise);
-        *around.disk = Some(promise);
+            .persisted(self.index.index(), around.disk.promise, promise);
+        around.disk.promise = Some(promise);
         if promise.group != self.group {
             self.group = promise.group;
             if let Some(host) = &mut self.fast_path {
                 host.set_group(promise.group.0);
             }
         }
+        Ok(())
+    }
+
+    fn write(&mut self, around: &mut Surroundings<'_>, write: Write) -> Result<(), End> {
+        if matches!(write, Write::Enter { .. }) {
+            // As above: this one is waited for.
+            self.flush(around);
+        }
+        let journal = self.journal.as_mut();
+        journal
+            .expect("the core writes in disk mode only")
+            .write(write, &mut around.disk.book, around.at, around.random)
+            .map_err(super::disk_failed)
     }
 
     fn send(&mut self, around: &mut Surroundings<'_>, to: ReplicaId, message: &Message) {
-        around.checks.sent(self, *around.disk, message);
+        around.checks.sent(self, around.disk, message);
         let mut out = Vec::new();
         encode_message(&self.envelope(0), &self.key, message, &mut out);
         self.outbox.push((self.addresses[to.index()], out));
     }
 
     fn broadcast(&mut self, around: &mut Surroundings<'_>, message: &Message) {
-        around.checks.sent(self, *around.disk, message);
+        around.checks.sent(self, around.disk, message);
         let commit = match message {
             Message::Prepare(prepare) => Some(prepare.commit),
             Message::Commit { commit, .. } => Some(*commit),
@@ -133,7 +151,9 @@ impl Process {
         view: View,
         reply: &Reply,
     ) {
-        around.checks.replied(client, request, reply);
+        around
+            .checks
+            .replied(self, around.disk, client, request, reply);
         let Some(address) = self.clients.get(&client).copied() else {
             return;
         };

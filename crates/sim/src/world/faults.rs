@@ -46,7 +46,7 @@ impl World {
             0 | 1 => {
                 if self.process(victim).is_some() && self.may_crash() {
                     let after = MS + self.random.below(150 * MS);
-                    self.crash(victim, Some(after));
+                    self.fail(victim, after);
                 }
             }
             2 => self.isolate(victim),
@@ -64,14 +64,7 @@ impl World {
                 });
                 self.machines[victim].slowness = slowness;
             }
-            9 => {
-                let jump = self.random.below(300 * MS);
-                self.fault(Some(victim), || {
-                    format!("its clock jumps by {} ms", jump / MS)
-                });
-                self.machines[victim].clock.offset += jump;
-                self.schedule_wake(victim, self.now);
-            }
+            9 => self.jump_clock(victim),
             10 => {
                 let attached = self.random.chance(300);
                 self.attach(victim, attached);
@@ -82,7 +75,7 @@ impl World {
                 for node in 0..n {
                     if self.process(node).is_some() && self.may_crash() {
                         let after = MS + self.random.below(10 * MS);
-                        self.crash(node, Some(after));
+                        self.fail(node, after);
                     }
                 }
             }
@@ -91,8 +84,37 @@ impl World {
                     self.echo(leader);
                 }
             }
+            15 if self.plan.disk => self.break_a_disk(victim),
             _ => self.join_network(),
         }
+    }
+
+    fn break_a_disk(&mut self, victim: usize) {
+        match self.random.below(3) {
+            0 if self.formed => self.power_cut(),
+            1 if self.plan.disk_faults => self.break_disk(victim),
+            2 if self.plan.disk_faults => self.damage_log(victim),
+            _ => {}
+        }
+    }
+
+    /// A machine was suspended, or somebody set its clock. A lease relies on clocks that run about equally fast: where one
+    /// may hold, only the clock of who believes in it jumps.
+    fn jump_clock(&mut self, victim: usize) {
+        let jump = self.random.below(300 * MS);
+        let jumper = if self.plan.lease_reads {
+            self.leader()
+        } else {
+            Some(victim)
+        };
+        let Some(victim) = jumper else {
+            return;
+        };
+        self.fault(Some(victim), || {
+            format!("its clock jumps by {} ms", jump / MS)
+        });
+        self.machines[victim].clock.offset += jump;
+        self.schedule_wake(victim, self.now);
     }
 
     pub(crate) fn isolate(&mut self, node: usize) {
@@ -163,6 +185,7 @@ impl World {
             machine.slowness = 0;
             machine.paused_until = 0;
             machine.wake = None;
+            machine.disk.repair();
             let calm = self.interleaving();
             match self.process(node) {
                 None => self.start(node),

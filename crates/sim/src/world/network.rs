@@ -338,7 +338,10 @@ impl World {
             right.then_some(packet)
         });
         match decoded {
-            Some(Packet::Message(message)) => self.checks.kernel_sent(process, &message),
+            Some(Packet::Message(message)) => {
+                self.checks
+                    .kernel_sent(process, &self.machines[node].disk, &message)
+            }
             other => {
                 let text =
                     format!("the kernel of replica {node} sends what can't be read: {other:?}");
