@@ -31,6 +31,8 @@ pub(crate) struct Interleaving {
     pub(crate) accesses: u64,
     /// Per mille of frames whose program stops on its way.
     pub(crate) suspensions: u64,
+    /// Per mille of datagrams that are lost between the card and the socket.
+    pub(crate) socket_loss: u64,
 }
 
 /// What happened in the card, for the checkers.
@@ -416,7 +418,8 @@ impl State {
     }
 
     fn deliver(&mut self, payload: Vec<u8>, source: SocketAddr) {
-        if self.socket.len() < SOCKET {
+        let lost = self.random.chance(self.interleaving.socket_loss);
+        if self.socket.len() < SOCKET && !lost {
             self.socket.push_back((payload, source));
         }
     }

@@ -101,6 +101,8 @@ pub struct Plan {
     pub(crate) suspension: u64,
     /// Per mille of ring notices that are lost.
     pub(crate) notice_loss: u64,
+    /// Per mille of datagrams that are lost between card and socket.
+    pub(crate) socket_loss: u64,
     /// Parts per million that clocks run fast or slow.
     pub(crate) drift: u64,
 }
@@ -208,6 +210,7 @@ impl Plan {
             interleaving: random.pick(&[0, 100, 400]),
             suspension: random.pick(&[0, 30, 200]),
             notice_loss: random.pick(&[0, 50, 300]),
+            socket_loss: more.pick(&[0, 0, 20]),
             drift: random.pick(&[0, 50, 1000]),
         };
         if lease_reads {
@@ -255,6 +258,7 @@ impl Plan {
             staleness: 0,
             sudden_death: 0,
             notice_loss: 0,
+            socket_loss: 0,
             drift: 0,
             disk_faults: false,
             ..self

@@ -338,6 +338,7 @@ impl World {
         Interleaving {
             accesses: self.plan.interleaving,
             suspensions: if self.calm { 0 } else { self.plan.suspension },
+            socket_loss: if self.calm { 0 } else { self.plan.socket_loss },
         }
     }
 
@@ -448,7 +449,10 @@ impl World {
         self.machines[node].process = Some(process);
         self.leave(node, sent, false);
         self.answers_leave(node, answers);
-        self.look_at(node);
+        // Who dies amid its effects isn't what it was about to be.
+        if ended.is_none() {
+            self.look_at(node);
+        }
         self.echo_to_new_leader(node);
         match ended {
             Some(End::Killed) => {

@@ -43,6 +43,14 @@ pub(super) fn stored_through(process: &Process) -> OpNumber {
 
 /// After each moment that touched the replica.
 pub(super) fn check(process: &Process) -> Verdict {
+    if process.replica.snapshot().armed != process.armed.is_some() {
+        return Err(format!(
+            "replica {} believes that its kernel's part runs: {}; it does: {:?}",
+            process.id(),
+            process.replica.snapshot().armed,
+            process.armed
+        ));
+    }
     if process.armed != Some(Armed::Backup) {
         return Ok(());
     }

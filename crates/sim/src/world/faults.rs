@@ -84,7 +84,7 @@ impl World {
                     self.echo(leader);
                 }
             }
-            15 if self.plan.disk => self.break_a_disk(victim),
+            15 | 16 if self.plan.disk => self.break_a_disk(victim),
             _ => self.join_network(),
         }
     }
