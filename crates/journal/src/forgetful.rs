@@ -54,10 +54,19 @@ impl Disk {
             }
             let mut bytes = self.synced.get(name).cloned().unwrap_or_default();
             if let Some(since) = seen.get(bytes.len()..) {
-                let mut since = since[..below(since.len() + 1)].to_vec();
+                // The length may be there without all of the bytes.
+                let length = match below(3) {
+                    0 => since.len(),
+                    _ => below(since.len() + 1),
+                };
+                let mut since = since[..length].to_vec();
                 if !since.is_empty() && below(2) == 0 {
                     let at = below(since.len());
-                    since[at..].fill(0);
+                    let end = match below(2) {
+                        0 => since.len(),
+                        _ => at + 1 + below(since.len() - at),
+                    };
+                    since[at..end].fill(0);
                 }
                 bytes.extend(since);
             }

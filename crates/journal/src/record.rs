@@ -12,6 +12,7 @@
 
 use std::hash::Hasher as _;
 
+use electrode_vr::mutations::{Mutation, active};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use siphasher::sip::SipHasher24;
@@ -89,7 +90,11 @@ pub(crate) fn decode(bytes: &[u8], number: u64, offset: usize) -> Option<Record<
     }
     let length = usize::try_from(word(8)).ok()?;
     let end = FRONT_BYTES.checked_add(length.checked_next_multiple_of(ALIGNMENT)?)?;
-    if end > rest.len() || check(number, offset as u64, &rest[..end]) != word(24) {
+    if end > rest.len() {
+        return None;
+    }
+    let intact = check(number, offset as u64, &rest[..end]) == word(24);
+    if !intact && !active(Mutation::TornTailTakenWhole) {
         return None;
     }
     Some(Record {

@@ -77,6 +77,7 @@ pub(crate) struct Life {
     /// The view and role of the kernel, by generation.
     generations: BTreeMap<u16, (View, bool)>,
     armed: Option<View>,
+    slots: slots::Opened,
 }
 
 /// All of them.
@@ -101,6 +102,8 @@ pub(crate) struct Checks {
     pub(crate) views: std::collections::BTreeSet<View>,
     /// Ops that kernels accepted.
     pub(crate) stored_by_kernels: u64,
+    /// Claims that user space won, and the ops of them.
+    pub(crate) claims: (u64, u64),
 }
 
 impl Checks {
@@ -309,6 +312,11 @@ impl Checks {
                     tail::accepted(&self.lives[node], process, disk, generation, from, to);
                 self.require(tail::RULE, verdict);
             }
+            Event::Marked { generation, view } => {
+                let of = self.lives[node].generations.get(&generation).copied();
+                let verdict = slots::marked(of, View(view), generation, node);
+                self.require(slots::RULE, verdict);
+            }
             Event::Tainted { what } => {
                 self.require(tail::UNTOUCHED, Err(format!("replica {node}: {what}")))
             }
@@ -319,6 +327,13 @@ impl Checks {
                 self.require(tail::SOUND, Err(format!("replica {node}: {what}")))
             }
         }
+    }
+
+    /// User space opens a slot.
+    pub(crate) fn slot_opened(&mut self, process: &Process, generation: u16, op: OpNumber) {
+        let (node, commit) = (process.id(), process.replica.snapshot().commit);
+        let verdict = self.lives[node].slots.open(generation, op, commit, node);
+        self.require(slots::RULE, verdict);
     }
 
     /// User space counts acks that a slot's word holds.

@@ -153,7 +153,14 @@ impl Client {
                 };
                 let mut bytes = Vec::new();
                 encode_request(&envelope, self.id, *number, &open.op, &mut bytes);
-                sent.push((self.guess, bytes));
+                // A read may be asked of anybody who might believe to lead.
+                let astray = number.is_read() && self.random.chance(400);
+                let to = if astray {
+                    self.random.index(self.replicas)
+                } else {
+                    self.guess
+                };
+                sent.push((to, bytes));
             }
         }
         sent

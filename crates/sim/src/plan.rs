@@ -216,7 +216,8 @@ impl Plan {
         if lease_reads {
             // What a lease allows for is an eighth: two clocks that are wrong by a sixteenth, one slow and one fast.
             plan.drift = more.pick(&[0, 1000, 60_000]);
-            plan.timing.lease = more.pick(&[plan.timing.lease, 90 * MS]);
+            // Longer than a view change takes, so that it is the lease that view changes wait for.
+            plan.timing.lease = more.pick(&[plan.timing.lease, 90 * MS, 250 * MS, 250 * MS]);
         }
         plan
     }

@@ -7,7 +7,7 @@ mod network;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
-use electrode_vr::{Nonce, Status, Time, View};
+use electrode_vr::{Nonce, OpNumber, Status, Time, View};
 
 use crate::card::{Card, Interleaving};
 use crate::checks::{Checks, Rule, Violation};
@@ -78,6 +78,8 @@ struct Machine {
     asleep: bool,
     /// Answers that reached it in earlier times; the network may bring them again.
     echoes: VecDeque<Vec<u8>>,
+    /// The first Prepare that didn't get through to it: its op and its frame.
+    late: Option<(OpNumber, Vec<u8>)>,
     /// The latest view that it led with its kernel's help.
     led: Option<View>,
     /// Counts lives, so that events of an earlier one are known.
@@ -138,6 +140,10 @@ pub(crate) struct World {
     pub(crate) checks: Checks,
     pub(crate) trace: Trace,
     loaded: Rc<Loaded>,
+    /// PrepareOks are kept back, to reach who they are for at a worse moment.
+    keep_acks: bool,
+    /// Who, when it leads next, hears the acks of its earlier reigns before anything of the present one.
+    reign: Option<usize>,
     /// Old packets, that come again.
     stale: VecDeque<(Host, Vec<u8>)>,
     pub(crate) events: u64,
@@ -174,6 +180,7 @@ impl World {
                 wake: None,
                 asleep: false,
                 echoes: VecDeque::new(),
+                late: None,
                 led: None,
                 life: 0,
                 programs_scheduled: false,
@@ -202,6 +209,8 @@ impl World {
             checks: Checks::new(n, plan.disk),
             trace: Trace::new(trace),
             loaded,
+            keep_acks: false,
+            reign: None,
             stale: VecDeque::new(),
             events: 0,
             counts: Counts::default(),
@@ -408,6 +417,7 @@ impl World {
         let local = self.machines[node].clock.at(self.now);
         process.card.set_time(local);
         self.bring_racing(node, &process);
+        self.bring_late(node, &process);
         if std::mem::take(&mut self.machines[node].asleep) {
             process.woke();
         }
@@ -445,6 +455,7 @@ impl World {
             }
             readable = false;
         }
+        process.card.arrive_late(None);
         let answers = process.card.take_sent();
         self.machines[node].process = Some(process);
         self.leave(node, sent, false);
@@ -584,6 +595,9 @@ impl World {
         let view = armed.map(|process| process.replica.snapshot().view);
         if view.is_some() && view != self.machines[node].led {
             self.machines[node].led = view;
+            if self.reign.take_if(|of| *of == node).is_some() {
+                return self.begin_late_reign(node);
+            }
             if !self.calm && self.random.chance(500) {
                 self.echo(node);
             }
@@ -632,6 +646,15 @@ impl World {
         up.filter(|(_, process)| process.fast_path.is_some())
             .map(|(node, process)| (node, process.card.counters()))
             .collect()
+    }
+
+    /// The same of one reason, by all that are up.
+    pub(crate) fn counted(&self, reason: &str) -> u64 {
+        let counters = self.counters().into_iter().flat_map(|(_, it)| it);
+        counters
+            .filter(|(name, _)| name == reason)
+            .map(|(_, count)| count)
+            .sum()
     }
 
     /// How each replica is, for a report.

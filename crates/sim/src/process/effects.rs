@@ -58,7 +58,7 @@ impl Process {
             Effect::FastPath(FastPathCommand::Claim { after, last }) => {
                 self.claim(around, after, last)?
             }
-            Effect::FastPath(FastPathCommand::OpenSlot { op }) => self.open_slot(op),
+            Effect::FastPath(FastPathCommand::OpenSlot { op }) => self.open_slot(around, op),
             Effect::Note(Note::Warning(text)) => {
                 around.trace.warning(around.at, self.index.index(), &text)
             }
@@ -162,7 +162,7 @@ impl Process {
         self.outbox.push((address, out));
     }
 
-    fn open_slot(&mut self, op: OpNumber) {
+    fn open_slot(&mut self, around: &mut Surroundings<'_>, op: OpNumber) {
         // The Prepare that the slot is for says what is committed: those slots are free, and this op may need one of them.
         if let Some(Effect::Broadcast(Message::Prepare(prepare))) = self.effects.front() {
             self.commit = self.commit.max(prepare.commit);
@@ -170,6 +170,8 @@ impl Process {
         self.read_slots();
         if let Some(host) = &mut self.fast_path {
             host.open_slot(op);
+            let generation = host.generation();
+            around.checks.slot_opened(self, generation, op);
         }
     }
 
@@ -216,6 +218,8 @@ impl Process {
             .as_mut()
             .is_none_or(|host| host.claim(after, last));
         if claimed {
+            let (claims, ops) = &mut around.checks.claims;
+            (*claims, *ops) = (*claims + 1, *ops + last.0 - after.0);
             self.give(around, Input::FastPath(FastPathEvent::Claimed));
             return Ok(());
         }

@@ -91,7 +91,7 @@ impl World {
     /// A moment of the thread that writes the log.
     pub(super) fn write_log(&mut self, node: usize) {
         // Now and then the power goes amid what it does.
-        let dies = !self.calm && self.formed && self.random.rarely(10 * self.plan.sudden_death);
+        let dies = !self.calm && self.formed && self.random.rarely(50 * self.plan.sudden_death);
         let machine = &mut self.machines[node];
         let Some(journal) = machine.process.as_mut().and_then(|it| it.journal.as_mut()) else {
             return;

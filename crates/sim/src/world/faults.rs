@@ -174,12 +174,42 @@ impl World {
         }
     }
 
+    /// Nothing is acknowledged for now; `node` will hear all of it when it leads again.
+    pub(crate) fn keep_acks_for(&mut self, node: usize) {
+        self.fault(Some(node), || "its acks are kept back".to_owned());
+        self.keep_acks = true;
+        self.reign = Some(node);
+    }
+
+    /// Whether it has led again.
+    pub(crate) fn reigned(&self) -> bool {
+        self.reign.is_none()
+    }
+
+    /// Acks arrive again.
+    pub(crate) fn let_acks_go(&mut self) {
+        self.keep_acks = false;
+        self.reign = None;
+    }
+
+    /// It leads again: the acks of its earlier reign come, and nobody hears of the present one yet.
+    pub(super) fn begin_late_reign(&mut self, node: usize) {
+        self.fault(Some(node), || {
+            "hears the acks of its earlier reign".to_owned()
+        });
+        for other in (0..self.plan.replicas).filter(|other| *other != node) {
+            self.cut[node][other] = true;
+        }
+        self.echo(node);
+    }
+
     /// The faults end: everybody runs, everything is connected, and the network is good. Packets on their way, and programs
     /// that are suspended, still come.
     pub(crate) fn heal(&mut self) {
         self.fault(None, || "the faults end".to_owned());
         self.calm = true;
         self.join_network();
+        self.let_acks_go();
         for node in 0..self.plan.replicas {
             let machine = &mut self.machines[node];
             machine.slowness = 0;
