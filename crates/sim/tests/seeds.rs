@@ -11,7 +11,7 @@ fn programs() -> Rc<Programs> {
 }
 
 /// Runs plans on every CPU, and demands that all hold.
-fn all_hold(plan: impl Fn(u64) -> Plan + Sync, seeds: u64) -> Vec<Report> {
+fn all_hold(plan: impl Fn(u64) -> Plan + Sync, flags: &str, seeds: u64) -> Vec<Report> {
     let next = AtomicU64::new(0);
     let reports: Mutex<Vec<Report>> = Mutex::new(Vec::new());
     let failures: Mutex<Vec<Failure>> = Mutex::new(Vec::new());
@@ -37,6 +37,10 @@ fn all_hold(plan: impl Fn(u64) -> Plan + Sync, seeds: u64) -> Vec<Report> {
     for failure in &failures {
         println!("FAILED: {failure}");
         println!("  {}", failure.state);
+        println!(
+            "  reproduce: cargo xtask sim --seed {} {flags}--trace",
+            failure.seed
+        );
     }
     assert!(failures.is_empty(), "{} seeds failed", failures.len());
     reports.into_inner().expect("no panic with it")
@@ -52,8 +56,8 @@ fn seeds() -> u64 {
 
 #[test]
 fn a_thousand_groups_survive_their_faults_and_work_again() {
-    // One that fails is reproduced by `cargo xtask sim --seed S --trace`.
-    let reports = all_hold(|seed| Plan::of(seed, 500, Acceleration::Seeded), seeds());
+    let plan = |seed| Plan::of(seed, 500, Acceleration::Seeded);
+    let reports = all_hold(plan, "", seeds());
     assert!(reports.iter().all(|report| report.requests == 500));
     // The fast path really is one, disks really are used, and what may happen to them happens.
     let sum = |of: fn(&Report) -> u64| reports.iter().map(of).sum::<u64>();
@@ -77,35 +81,36 @@ fn a_thousand_groups_survive_their_faults_and_work_again() {
 }
 
 /// Seeds of their own for each, so that no group of the thousand runs twice.
-fn some(first: u64, plan: impl Fn(u64) -> Plan + Sync) {
-    let reports = all_hold(|seed| plan(first + seed), 30.min(seeds()));
+fn some(first: u64, flags: &str, plan: impl Fn(u64) -> Plan + Sync) {
+    let flags = format!("--requests 300 {flags} ");
+    let reports = all_hold(|seed| plan(first + seed), &flags, 30.min(seeds()));
     assert!(reports.iter().all(|report| report.requests == 300));
 }
 
 #[test]
 fn groups_survive_faults_and_work_again_in_user_space() {
-    some(20_000, |seed| {
+    some(20_000, "--accelerate none --durability memory", |seed| {
         Plan::of(seed, 300, Acceleration::None).in_memory()
     });
 }
 
 #[test]
 fn groups_survive_faults_and_work_again_on_the_fast_path() {
-    some(21_000, |seed| {
+    some(21_000, "--accelerate all --durability memory", |seed| {
         Plan::of(seed, 300, Acceleration::All).in_memory()
     });
 }
 
 #[test]
 fn groups_on_disk_lose_nothing_whoever_crashes_in_user_space() {
-    some(22_000, |seed| {
+    some(22_000, "--accelerate none --durability disk", |seed| {
         Plan::of(seed, 300, Acceleration::None).on_disk()
     });
 }
 
 #[test]
 fn groups_on_disk_lose_nothing_whoever_crashes_on_the_fast_path() {
-    some(23_000, |seed| {
+    some(23_000, "--accelerate all --durability disk", |seed| {
         Plan::of(seed, 300, Acceleration::All).on_disk()
     });
 }
@@ -159,16 +164,15 @@ fn a_seed_reproduces_its_run_exactly() {
 }
 
 #[test]
-fn without_faults_nobody_changes_the_view_and_kernels_store_every_op() {
+fn without_faults_nobody_changes_the_view_and_kernels_store_every_op_that_overtakes_no_other() {
     let report = run(&Plan::for_speed(1000), &programs()).unwrap();
     assert_eq!((report.views, report.requests, report.ops), (1, 1000, 1000));
-    // Two backups; only what came before they were armed, or overtook its predecessor on the way or on the card's other CPU,
-    // goes another way.
-    assert!(
-        report.stored > 1800,
-        "{} ops were stored by kernels",
-        report.stored
-    );
+    // Two backups. A Prepare that overtook its predecessor on the network or on the card's other CPU is passed up, and user
+    // space claims it when the gap is filled, unless it came once more meanwhile and the kernel took it then. That, and
+    // nothing else, goes around the kernel.
+    assert_eq!(report.stored + report.claimed, 2 * report.ops, "{report:?}");
+    assert!(report.claims <= report.overtook, "{report:?}");
+    assert!(report.claimed < report.stored / 4, "{report:?}");
     assert!(report.kernel_answers >= report.stored / 64);
 }
 
