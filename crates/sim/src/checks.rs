@@ -352,11 +352,12 @@ impl Checks {
         request: RequestNumber,
         reply: &Reply,
     ) {
-        let now = process.replica.snapshot();
-        let leads = now.status == Status::Normal && now.role == electrode_vr::Role::Primary;
-        if self.on_disk && leads && matches!(reply, Reply::Done(_)) {
-            let verdict = durable::counted(disk, now.commit, process.id());
-            self.require(durable::RULE, verdict);
+        if self.on_disk && matches!(reply, Reply::Done(_)) {
+            let now = process.replica.snapshot();
+            if now.status == Status::Normal && now.role == electrode_vr::Role::Primary {
+                let verdict = durable::counted(disk, now.commit, process.id());
+                self.require(durable::RULE, verdict);
+            }
         }
         let verdict = self.once.check(client, request, reply);
         self.require(once::RULE, verdict);
