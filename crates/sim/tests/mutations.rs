@@ -24,6 +24,9 @@ fn patience(mutation: Mutation) -> u64 {
     }
     match mutation {
         Mutation::RecoveryBelowPromise
+        | Mutation::RecoveryWithoutNonce
+        | Mutation::HeardOfOlderGenerations
+        | Mutation::ClientTableNotRolledBack
         | Mutation::OlderAcksCounted
         | Mutation::ViewReadAgain
         | Mutation::SlotByPlainOr
