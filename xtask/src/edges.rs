@@ -38,16 +38,17 @@ edges! {
     "electrode-wire" may ["electrode-vr"] never EFFECTS;
     "electrode-config" may ["electrode-vr"] never EFFECTS;
     "electrode-apps" may ["electrode-vr"] never EFFECTS;
+    "electrode-journal" may ["electrode-vr"] never EFFECTS;
     "electrode-fastpath" may ["bpf-asm", "electrode-vr", "electrode-wire"] never EFFECTS;
     "electrode-dataplane" may ["bpf-asm", "electrode-fastpath", "electrode-vr", "electrode-wire"] never &["smol", "tokio"];
     "electrode-replica" may [
-        "electrode-apps", "electrode-config", "electrode-dataplane", "electrode-fastpath", "electrode-vr",
-        "electrode-wire"
+        "electrode-apps", "electrode-config", "electrode-dataplane", "electrode-fastpath", "electrode-journal",
+        "electrode-vr", "electrode-wire"
     ] never LOADERS;
     "electrode-client" may ["electrode-config", "electrode-vr", "electrode-wire"] never LOADERS;
     "electrode-lab" may ["bpf-asm"] never &["smol", "tokio"];
     "electrode-sim" may [
-        "bpf-asm", "electrode-apps", "electrode-fastpath", "electrode-vr", "electrode-wire"
+        "bpf-asm", "electrode-apps", "electrode-fastpath", "electrode-journal", "electrode-vr", "electrode-wire"
     ] never NEVER_IN_SIM;
     "electrode" may [
         "bpf-asm", "electrode-apps", "electrode-client", "electrode-config", "electrode-dataplane",

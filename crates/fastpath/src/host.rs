@@ -237,7 +237,7 @@ impl<M: Memory> Host<M> {
         }
         if !primary && self.identity.store {
             flags |= FLAG_STORE;
-            if self.identity.answer {
+            if self.identity.answer || active(Mutation::KernelAnswersOnDisk) {
                 flags |= FLAG_ANSWER;
             }
         }
@@ -284,6 +284,9 @@ impl<M: Memory> Host<M> {
         match self.open.iter_mut().find(|open| open.op == op) {
             Some(open) => open.reported = 0,
             None => {
+                if active(Mutation::SlotReopenedWhileUndecided) {
+                    self.open.retain(|open| open.op.0 % slots != op.0 % slots);
+                }
                 assert!(
                     self.open
                         .iter()

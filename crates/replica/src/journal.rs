@@ -1,14 +1,10 @@
 //! The log on disk, in disk mode: written and synced by a thread of its own, so that the replica's thread never waits for
-//! the disk while requests are flowing.
+//! the disk while requests are flowing. What it writes and reads is `electrode-journal`'s.
 //!
 //! Group commit comes by itself: whatever has queued up while the disk was busy is written together and synced once. The
 //! thread then rings an event that the reactor watches. Only what happens at view changes is waited for.
 
-mod disk_log;
-mod error;
-mod files;
-mod record;
-mod replay;
+mod directory;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -20,17 +16,15 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
+pub use electrode_journal::DiskError;
+use electrode_journal::{DiskLog, Files};
+pub(crate) use electrode_journal::{Found, Identity};
 use electrode_vr::{OpNumber, View, Write};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::calls::counted;
-use disk_log::DiskLog;
-pub use error::DiskError;
-use files::{Directory, Files};
+use directory::Directory;
 use writer::Writer;
-
-pub(crate) use disk_log::Identity;
-pub(crate) use replay::Found;
 
 /// The directory in the state directory.
 const DIRECTORY: &str = "log";

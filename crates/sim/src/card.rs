@@ -15,7 +15,7 @@ use electrode_fastpath::host::{Memory, Word};
 use electrode_wire::{Kind, peek};
 
 use crate::frame::parse;
-use crate::nic::{Engine, Verdict};
+use crate::nic::{Engine, Stop, Verdict};
 use crate::random::Random;
 
 /// CPUs that take packets.
@@ -23,6 +23,16 @@ pub(crate) const CPUS: usize = 2;
 /// Frames that wait for a CPU, and datagrams that wait in the socket; what is more is dropped, as systems do.
 pub(crate) const QUEUE: usize = 512;
 pub(crate) const SOCKET: usize = 256;
+/// The atomics of a program, counted from `dispatch`'s own look at the tail: the program's look at it, its exchange (of the tail
+/// or of a slot), and one that shouldn't be there.
+const LOOK: u32 = 2;
+const EXCHANGE: u32 = 3;
+const BEHIND: u32 = 4;
+/// Where there are so few quorum slots (in tests) a program may stand still until its own is another op's.
+const FEW_SLOTS: u32 = 64;
+/// Per mille of acks at which it does, where programs stop at all; and for how long at most, in nanoseconds.
+const ROUNDS: u64 = 5;
+const ROUND: u64 = 150_000_000;
 
 /// How much programs and user space get in each other's way.
 #[derive(Clone, Copy, Debug, Default)]
@@ -31,6 +41,8 @@ pub(crate) struct Interleaving {
     pub(crate) accesses: u64,
     /// Per mille of frames whose program stops on its way.
     pub(crate) suspensions: u64,
+    /// Per mille of datagrams that are lost between the card and the socket.
+    pub(crate) socket_loss: u64,
 }
 
 /// What happened in the card, for the checkers.
@@ -40,6 +52,8 @@ pub(crate) enum Event {
     Accepted { generation: u16, from: u64, to: u64 },
     /// A program changed memory for a frame that it then refused.
     Tainted { what: String },
+    /// A program marked a slot for an ack of this view; the slot is of this generation.
+    Marked { generation: u16, view: u64 },
     /// A program's answer isn't to what was asked.
     Answered { what: String },
     /// A program did what the engine doesn't allow.
@@ -55,10 +69,14 @@ struct State {
     busy: [bool; CPUS],
     /// Until then a CPU stands still in the middle of a program: something more urgent runs on it, or its machine gave it away.
     held_until: [u64; CPUS],
+    /// It stands still only as long as this slot has this word.
+    held_over: [Option<(usize, u64)>; CPUS],
     /// View and op of the message that each CPU works on.
     asked: [Option<(u64, u64)>; CPUS],
-    /// The op of the PrepareOk that each CPU works on.
-    acked: [Option<u64>; CPUS],
+    /// View and op of the PrepareOk that each CPU works on.
+    acked: [Option<(u64, u64)>; CPUS],
+    /// A Prepare that is on its way, and arrives right before user space stops the programs.
+    late: Option<Vec<u8>>,
     socket: VecDeque<(Vec<u8>, SocketAddr)>,
     own: SocketAddr,
     sent: Vec<Vec<u8>>,
@@ -85,8 +103,10 @@ impl Card {
             waiting: Default::default(),
             busy: [false; CPUS],
             held_until: [0; CPUS],
+            held_over: [None; CPUS],
             asked: [None; CPUS],
             acked: [None; CPUS],
+            late: None,
             socket: VecDeque::new(),
             own,
             sent: Vec::new(),
@@ -131,6 +151,11 @@ impl Card {
         if state.waiting[cpu].len() < QUEUE {
             state.waiting[cpu].push_back(frame);
         }
+    }
+
+    /// A frame that arrives right before user space moves the tail, if it does so before it sleeps again.
+    pub(crate) fn arrive_late(&self, frame: Option<Vec<u8>>) {
+        self.0.borrow_mut().late = frame;
     }
 
     /// A datagram that came in fragments, put together by the stack; the programs have seen and passed each of them.
@@ -260,7 +285,7 @@ impl State {
     fn run_some(&mut self) {
         for _ in 0..2 * QUEUE {
             let free = |cpu: usize| {
-                self.held_until[cpu] <= self.now
+                (self.held_until[cpu] <= self.now || self.round_is_over(cpu))
                     && (self.busy[cpu] || !self.waiting[cpu].is_empty())
             };
             let cpu = match (free(0), free(1)) {
@@ -269,12 +294,16 @@ impl State {
                 (false, true) => 1,
                 (true, true) => self.random.index(CPUS),
             };
-            if !self.random.chance(self.interleaving.suspensions) {
-                self.advance(cpu, u32::MAX);
+            self.held_over[cpu] = None;
+            if self.waits_for_a_round(cpu) {
                 continue;
             }
-            let points = self.some_accesses();
-            self.advance(cpu, points);
+            if !self.random.chance(self.interleaving.suspensions) {
+                self.advance(cpu, Stop::Never);
+                continue;
+            }
+            let stop = self.somewhere();
+            self.advance(cpu, stop);
             if self.busy[cpu] {
                 let most = self.random.pick(&[50, 50, 200, 2_000, 30_000, 150_000]);
                 self.held_until[cpu] = self.now + 1000 * self.random.below(most);
@@ -282,10 +311,54 @@ impl State {
         }
     }
 
-    /// How far a program goes before it stops: anywhere in it. Most of its accesses are to the record that it copies into.
-    fn some_accesses(&mut self) -> u32 {
+    /// Now and then the program of an ack stops right before it marks the slot, until that is another op's.
+    fn waits_for_a_round(&mut self, cpu: usize) -> bool {
+        if SLOTS > FEW_SLOTS || self.busy[cpu] || self.interleaving.suspensions == 0 {
+            return false;
+        }
+        let ack = self.waiting[cpu].front().and_then(|frame| acked(frame));
+        let Some((_, op)) = ack.filter(|_| self.random.chance(ROUNDS)) else {
+            return false;
+        };
+        self.advance(cpu, Stop::BeforeAtomic(EXCHANGE));
+        if let (true, Some(engine)) = (self.busy[cpu], &self.engine) {
+            let slot = usize::try_from(op % u64::from(SLOTS)).expect("few slots");
+            self.held_over[cpu] = Some((slot, engine.load(Word::Slot(slot)) >> 16));
+            self.held_until[cpu] = self.now + ROUND;
+        }
+        true
+    }
+
+    fn round_is_over(&self, cpu: usize) -> bool {
+        let (Some((slot, word)), Some(engine)) = (self.held_over[cpu], &self.engine) else {
+            return false;
+        };
+        engine.load(Word::Slot(slot)) >> 16 != word
+    }
+
+    /// The late frame's program starts, and stops at one of the words that decide.
+    fn start_late(&mut self) {
+        let free = (0..CPUS).find(|cpu| !self.busy[*cpu]);
+        let (Some(cpu), true, Some(frame)) = (free, self.attached, self.late.take()) else {
+            return;
+        };
+        self.waiting[cpu].push_front(frame);
+        let count = self.random.pick(&[LOOK, EXCHANGE, BEHIND, BEHIND]);
+        self.advance(cpu, Stop::BeforeAtomic(count));
+        if self.busy[cpu] {
+            let most = self.random.pick(&[50, 2_000, 150_000]);
+            self.held_until[cpu] = self.now + 1000 * self.random.below(most);
+        }
+    }
+
+    /// How far a program goes before it stops: half of the time up to one of the few words that decide, otherwise anywhere.
+    /// Most of its accesses are to the record that it copies into.
+    fn somewhere(&mut self) -> Stop {
+        if self.random.chance(500) {
+            return Stop::BeforeAtomic(self.random.pick(&[LOOK, EXCHANGE, BEHIND]));
+        }
         let most = self.random.pick(&[4, 24, 60, 150]);
-        1 + u32::try_from(self.random.below(most)).expect("small")
+        Stop::After(1 + u32::try_from(self.random.below(most)).expect("small"))
     }
 
     /// Between two accesses of user space.
@@ -295,48 +368,51 @@ impl State {
             if self.held_until[cpu] > self.now && !self.random.chance(20) {
                 return;
             }
-            let points = match self.random.below(4) {
-                0 => 1,
-                1 | 2 => self.some_accesses(),
-                _ => u32::MAX,
+            let stop = match self.random.below(4) {
+                0 => Stop::After(1),
+                1 | 2 => self.somewhere(),
+                _ => Stop::Never,
             };
-            self.advance(cpu, points);
+            self.advance(cpu, stop);
         }
     }
 
-    /// Runs one CPU for so many accesses at most.
-    fn advance(&mut self, cpu: usize, points: u32) {
+    /// Runs one CPU.
+    fn advance(&mut self, cpu: usize, stop: Stop) {
         let Some(engine) = &mut self.engine else {
             return;
         };
         let before = engine.load(Word::Tail);
         if !self.busy[cpu] {
-            self.acked[cpu] = self.waiting[cpu].front().and_then(|frame| acked_op(frame));
+            self.acked[cpu] = self.waiting[cpu].front().and_then(|frame| acked(frame));
         }
         let slot = |engine: &Engine| {
-            let op = self.acked[cpu]?;
+            let (_, op) = self.acked[cpu]?;
             let index = usize::try_from(op % u64::from(SLOTS)).expect("few slots");
             Some((op, engine.load(Word::Slot(index))))
         };
         let slot_before = slot(engine);
         let verdict = if self.busy[cpu] {
-            engine.go_on(cpu, points)
+            engine.go_on(cpu, stop)
         } else if let Some(frame) = self.waiting[cpu].pop_front() {
             self.asked[cpu] = view_and_op(&frame);
-            engine.start(cpu, frame, points)
+            engine.start(cpu, frame, stop)
         } else {
             return;
         };
         self.busy[cpu] = verdict.is_none();
         self.woken |= engine.take_woken();
         let slot_after = slot(engine);
-        if let Some((op, word)) = slot_after
+        if let (Some((view, _)), Some((op, word))) = (self.acked[cpu], slot_after)
             && slot_before != slot_after
-            && (word >> 16) & 0xffff_ffff != op & 0xffff_ffff
         {
             let of = (word >> 16) & 0xffff_ffff;
-            let what = format!("an ack of op {op} marks the slot of op {of}");
-            self.events.push(Event::Answered { what });
+            if of != op & 0xffff_ffff {
+                let what = format!("an ack of op {op} marks the slot of op {of}");
+                self.events.push(Event::Answered { what });
+            }
+            let generation = u16::try_from(word >> 48).expect("16 bits");
+            self.events.push(Event::Marked { generation, view });
         }
         let after = engine.load(Word::Tail);
         self.note_accepted(before, after);
@@ -381,7 +457,7 @@ impl State {
             return;
         };
         let before = engine.image();
-        let verdict = engine.start(cpu, frame.to_vec(), u32::MAX);
+        let verdict = engine.start(cpu, frame.to_vec(), Stop::Never);
         let taint = |what: &str| Event::Tainted {
             what: what.to_owned(),
         };
@@ -416,16 +492,17 @@ impl State {
     }
 
     fn deliver(&mut self, payload: Vec<u8>, source: SocketAddr) {
-        if self.socket.len() < SOCKET {
+        let lost = self.random.chance(self.interleaving.socket_loss);
+        if self.socket.len() < SOCKET && !lost {
             self.socket.push_back((payload, source));
         }
     }
 }
 
-/// The op that a frame acknowledges, if it is a PrepareOk.
-fn acked_op(frame: &[u8]) -> Option<u64> {
+/// View and op of a frame, if it is a PrepareOk.
+fn acked(frame: &[u8]) -> Option<(u64, u64)> {
     let header = peek(parse(frame).ok()?.payload).ok()?;
-    (header.kind == Kind::PrepareOk as u8).then(|| header.op.get())
+    (header.kind == Kind::PrepareOk as u8).then(|| (header.view.get(), header.op.get()))
 }
 
 /// View and op of the message of ours in a frame.
@@ -457,6 +534,9 @@ impl Memory for CardMemory {
     }
 
     fn fetch_add(&self, word: Word, value: u64) -> u64 {
+        if word == Word::Tail {
+            self.0.0.borrow_mut().start_late();
+        }
         self.access(4, |engine| engine.fetch_add(word, value))
     }
 

@@ -7,6 +7,7 @@ mod acks;
 mod bounds;
 mod checkpoints;
 mod committed;
+mod durable;
 mod kept;
 mod once;
 mod order;
@@ -24,6 +25,7 @@ use electrode_vr::{
 };
 
 use crate::card::Event;
+use crate::disk::Disk;
 use crate::process::Process;
 
 pub(crate) use kept::Committed;
@@ -75,6 +77,7 @@ pub(crate) struct Life {
     /// The view and role of the kernel, by generation.
     generations: BTreeMap<u16, (View, bool)>,
     armed: Option<View>,
+    slots: slots::Opened,
 }
 
 /// All of them.
@@ -83,6 +86,8 @@ pub(crate) struct Checks {
     violation: Option<Violation>,
     lives: Vec<Life>,
     faults: usize,
+    /// Whether the group is in disk mode.
+    on_disk: bool,
     acked: Acked,
     committed: Committed,
     states: states::States,
@@ -97,13 +102,16 @@ pub(crate) struct Checks {
     pub(crate) views: std::collections::BTreeSet<View>,
     /// Ops that kernels accepted.
     pub(crate) stored_by_kernels: u64,
+    /// Claims that user space won, and the ops of them.
+    pub(crate) claims: (u64, u64),
 }
 
 impl Checks {
-    pub(crate) fn new(replicas: usize) -> Checks {
+    pub(crate) fn new(replicas: usize, on_disk: bool) -> Checks {
         Checks {
             lives: vec![Life::default(); replicas],
             faults: replicas / 2,
+            on_disk,
             ..Checks::default()
         }
     }
@@ -135,14 +143,14 @@ impl Checks {
     }
 
     /// After each step of a core.
-    pub(crate) fn stepped(&mut self, process: &Process, disk: Option<Promise>) {
+    pub(crate) fn stepped(&mut self, process: &Process, disk: &Disk) {
         self.steps += 1;
         let node = process.id();
         let replica = &process.replica;
         let now = replica.snapshot();
         let verdict = order::check(&self.lives[node], &now, replica);
         self.require(order::RULE, verdict);
-        let verdict = promises::normal(&now, disk, node);
+        let verdict = promises::normal(&now, disk.promise, node);
         self.require(promises::RULE, verdict);
         let verdict = bounds::check(process, &now);
         self.require(bounds::RULE, verdict);
@@ -217,6 +225,12 @@ impl Checks {
         self.require(promises::RULE, verdict);
     }
 
+    /// A start read its log back.
+    pub(crate) fn read_back(&mut self, node: usize, verdict: Result<(), String>) {
+        let verdict = verdict.map_err(|text| format!("replica {node}: {text}"));
+        self.require(durable::READ_BACK, verdict);
+    }
+
     /// The kernel's part has started.
     pub(crate) fn armed(&mut self, node: usize, generation: u16, view: View, primary: bool) {
         let life = &mut self.lives[node];
@@ -240,10 +254,16 @@ impl Checks {
     }
 
     /// A message leaves user space.
-    pub(crate) fn sent(&mut self, process: &Process, disk: Option<Promise>, message: &Message) {
+    pub(crate) fn sent(&mut self, process: &Process, disk: &Disk, message: &Message) {
         let node = process.id();
-        let verdict = promises::sent(message, disk, node);
+        let verdict = promises::sent(message, disk.promise, node);
         self.require(promises::RULE, verdict);
+        if self.on_disk {
+            let verdict = durable::acknowledged(disk, message, false, node);
+            self.require(durable::RULE, verdict);
+            let verdict = durable::committed(disk, message, node);
+            self.require(durable::RULE, verdict);
+        }
         match *message {
             Message::PrepareOk { view, op, last_op } => {
                 let now = process.replica.snapshot();
@@ -265,8 +285,12 @@ impl Checks {
     }
 
     /// A message that a program built leaves the card.
-    pub(crate) fn kernel_sent(&mut self, process: &Process, message: &Message) {
+    pub(crate) fn kernel_sent(&mut self, process: &Process, disk: &Disk, message: &Message) {
         let node = process.id();
+        if self.on_disk {
+            let verdict = durable::acknowledged(disk, message, true, node);
+            self.require(durable::RULE, verdict);
+        }
         let verdict = acks::by_kernel(&self.lives[node], process, message, node);
         self.require(acks::RULE, verdict);
         if let Message::PrepareOk { view, op, last_op } = *message {
@@ -288,6 +312,11 @@ impl Checks {
                     tail::accepted(&self.lives[node], process, disk, generation, from, to);
                 self.require(tail::RULE, verdict);
             }
+            Event::Marked { generation, view } => {
+                let of = self.lives[node].generations.get(&generation).copied();
+                let verdict = slots::marked(of, View(view), generation, node);
+                self.require(slots::RULE, verdict);
+            }
             Event::Tainted { what } => {
                 self.require(tail::UNTOUCHED, Err(format!("replica {node}: {what}")))
             }
@@ -300,6 +329,13 @@ impl Checks {
         }
     }
 
+    /// User space opens a slot.
+    pub(crate) fn slot_opened(&mut self, process: &Process, generation: u16, op: OpNumber) {
+        let (node, commit) = (process.id(), process.replica.snapshot().commit);
+        let verdict = self.lives[node].slots.open(generation, op, commit, node);
+        self.require(slots::RULE, verdict);
+    }
+
     /// User space counts acks that a slot's word holds.
     pub(crate) fn counted(&mut self, process: &Process, op: OpNumber, acks: u16) {
         let view = process.replica.snapshot().view;
@@ -308,7 +344,21 @@ impl Checks {
     }
 
     /// A replica answers a client.
-    pub(crate) fn replied(&mut self, client: ClientId, request: RequestNumber, reply: &Reply) {
+    pub(crate) fn replied(
+        &mut self,
+        process: &Process,
+        disk: &Disk,
+        client: ClientId,
+        request: RequestNumber,
+        reply: &Reply,
+    ) {
+        if self.on_disk && matches!(reply, Reply::Done(_)) {
+            let now = process.replica.snapshot();
+            if now.status == Status::Normal && now.role == electrode_vr::Role::Primary {
+                let verdict = durable::counted(disk, now.commit, process.id());
+                self.require(durable::RULE, verdict);
+            }
+        }
         let verdict = self.once.check(client, request, reply);
         self.require(once::RULE, verdict);
     }

@@ -42,6 +42,9 @@ pub(crate) struct Client {
     /// The highest view in an answer: older ones come from replicas that were left behind.
     view: View,
     next: u64,
+    next_read: u64,
+    /// Whether it reads by requests that leave no trace, which a primary may answer by its lease.
+    reads: bool,
     left: u64,
     pipeline: usize,
     think: u64,
@@ -52,7 +55,10 @@ pub(crate) struct Client {
     seen: Vec<Option<Vec<u8>>>,
     pub(crate) history: Vec<Call>,
     pub(crate) done: u64,
+    pub(crate) reads_done: u64,
     think_until: u64,
+    /// What it asks, apart from when: so that two runs can ask the same.
+    choices: Random,
     random: Random,
 }
 
@@ -65,6 +71,8 @@ impl Client {
             guess: random.index(plan.replicas),
             view: View(0),
             next: 1,
+            next_read: RequestNumber::READS,
+            reads: plan.reads,
             left: requests,
             pipeline: plan.pipeline,
             think: plan.think,
@@ -74,7 +82,9 @@ impl Client {
             seen: vec![None; plan.keys],
             history: Vec::new(),
             done: 0,
+            reads_done: 0,
             think_until: 0,
+            choices: random.fork(),
             random,
         }
     }
@@ -97,7 +107,11 @@ impl Client {
     /// The first request of a session goes alone, since the session begins with it. Later ones keep close to the oldest that
     /// is open, since its reply isn't kept for ever.
     fn may_begin(&self) -> bool {
-        let room = if self.done == 0 { 1 } else { self.pipeline };
+        let room = if self.done == self.reads_done {
+            1
+        } else {
+            self.pipeline
+        };
         let oldest = self
             .open
             .first_key_value()
@@ -139,15 +153,28 @@ impl Client {
                 };
                 let mut bytes = Vec::new();
                 encode_request(&envelope, self.id, *number, &open.op, &mut bytes);
-                sent.push((self.guess, bytes));
+                // A read may be asked of anybody who might believe to lead.
+                let astray = number.is_read() && self.random.chance(400);
+                let to = if astray {
+                    self.random.index(self.replicas)
+                } else {
+                    self.guess
+                };
+                sent.push((to, bytes));
             }
         }
         sent
     }
 
     fn begin(&mut self, now: u64, known: &Known) {
-        let action = self.action();
-        let mut op = self.next.to_le_bytes().to_vec();
+        let read = self.reads && self.choices.chance(400);
+        let (action, number) = if read {
+            let key = self.choices.index(self.keys);
+            (Action::Single(key, Step::Get), self.next_read)
+        } else {
+            (self.action(), self.next)
+        };
+        let mut op = number.to_le_bytes().to_vec();
         op.extend(self.id.0.to_le_bytes());
         debug_assert_eq!(op.len(), OP_FRONT);
         op.extend(action.encode());
@@ -163,8 +190,12 @@ impl Client {
             returned: None,
             hint: 0,
         });
-        self.open.insert(RequestNumber(self.next), open);
-        self.next += 1;
+        self.open.insert(RequestNumber(number), open);
+        if read {
+            self.next_read += 1;
+        } else {
+            self.next += 1;
+        }
         self.left -= 1;
         self.think_until = now + self.random.below(self.think);
     }
@@ -177,10 +208,10 @@ impl Client {
                 .expect("16 bits")
                 .to_le_bytes(),
         );
-        if self.large > 0 && self.random.chance(30) {
+        if self.large > 0 && self.choices.chance(30) {
             value.resize(self.large, 0xaa);
-        } else if self.random.chance(200) {
-            value.resize(3 + self.random.index(200), 0x55);
+        } else if self.choices.chance(200) {
+            value.resize(3 + self.choices.index(200), 0x55);
         }
         value
     }
@@ -193,7 +224,7 @@ impl Client {
     }
 
     fn step(&mut self, key: usize) -> Step {
-        match self.random.below(10) {
+        match self.choices.below(10) {
             0..3 => Step::Get,
             3..6 => Step::Put(self.value()),
             6..8 => Step::CompareAndSwap(self.expected(key), self.value()),
@@ -202,11 +233,11 @@ impl Client {
     }
 
     fn action(&mut self) -> Action {
-        let key = self.random.index(self.keys);
-        if !self.random.chance(120) {
+        let key = self.choices.index(self.keys);
+        if !self.choices.chance(120) {
             return Action::Single(key, self.step(key));
         }
-        let other = self.random.index(self.keys);
+        let other = self.choices.index(self.keys);
         Action::Txn {
             compares: vec![(key, self.expected(key))],
             success: vec![(key, self.step(key)), (other, self.step(other))],
@@ -247,6 +278,12 @@ impl Client {
                     self.index
                 ));
             }
+            Reply::NotRead => {
+                return Err(format!(
+                    "request {number} of client {} is a read, and was refused as none",
+                    self.index
+                ));
+            }
             Reply::TooLarge { limit } => {
                 return Err(format!(
                     "no op is too large in these runs, but {limit} is the limit"
@@ -272,15 +309,20 @@ impl Client {
             ));
         }
         let place = place_of(bytes);
-        if place <= open.after {
+        // A read stands behind the op whose place it has.
+        let read = number.is_read();
+        if place < open.after || place == open.after && !read {
             return Err(format!(
                 "request {number} of client {client} was begun after place {} was done, but got place {place}",
                 open.after
             ));
         }
         known.latest = known.latest.max(place);
-        known.acknowledged.push(key_of(&open.op));
+        if !read {
+            known.acknowledged.push(key_of(&open.op));
+        }
         self.done += 1;
+        self.reads_done += u64::from(read);
         let call = &mut self.history[open.call];
         let Some(outcome) = call.action.outcome(&bytes[REPLY_FRONT..]) else {
             let read = KvResult::decode(&bytes[REPLY_FRONT..]);
@@ -300,7 +342,7 @@ impl Client {
             };
         }
         call.returned = Some((now, outcome));
-        call.hint = place;
+        call.hint = 2 * place + u64::from(read);
         Ok(())
     }
 }

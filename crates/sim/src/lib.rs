@@ -9,6 +9,7 @@
 mod card;
 mod checks;
 mod client;
+mod disk;
 mod frame;
 mod history;
 mod linearizability;

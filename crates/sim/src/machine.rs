@@ -70,6 +70,14 @@ impl StateMachine for Ledger {
         reply
     }
 
+    /// A read's reply has the place of the op that was executed last.
+    fn read(&self, op: &[u8]) -> Option<Vec<u8>> {
+        let mut reply = self.executed.to_le_bytes().to_vec();
+        reply.extend(op.get(..OP_FRONT)?);
+        reply.extend(self.store.read(&op[OP_FRONT..])?);
+        Some(reply)
+    }
+
     fn snapshot(&self) -> Vec<u8> {
         let mut bytes = self.executed.to_le_bytes().to_vec();
         bytes.extend((self.latest.len() as u64).to_le_bytes());

@@ -18,9 +18,9 @@ struct Options {
     /// how many seeds to run (default 100)
     #[argh(option)]
     seeds: Option<u64>,
-    /// the first seed (default 0)
-    #[argh(option, default = "0")]
-    from: u64,
+    /// the first seed (default 0; with --hours: one that nobody ran yet, from the clock)
+    #[argh(option)]
+    from: Option<u64>,
     /// run this seed alone
     #[argh(option)]
     seed: Option<u64>,
@@ -45,12 +45,42 @@ struct Options {
     /// who is accelerated: seeded (default), none or all
     #[argh(option, default = "Acceleration::Seeded", from_str_fn(acceleration))]
     accelerate: Acceleration,
+    /// what survives a crash: seeded (default), memory or disk
+    #[argh(option, default = "Durability::Seeded", from_str_fn(durability))]
+    durability: Durability,
     /// a file that failing seeds are added to (default sim-failures.txt, with --hours)
     #[argh(option)]
     failures: Option<std::path::PathBuf>,
     /// measure the speed: simulated seconds of a group of three, all accelerated, 1,000 requests a second
     #[argh(switch)]
     speed: bool,
+}
+
+/// What survives a crash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Durability {
+    Seeded,
+    Memory,
+    Disk,
+}
+
+fn durability(text: &str) -> Result<Durability, String> {
+    match text {
+        "seeded" => Ok(Durability::Seeded),
+        "memory" => Ok(Durability::Memory),
+        "disk" => Ok(Durability::Disk),
+        _ => Err(format!("{text} is none of seeded, memory, disk")),
+    }
+}
+
+/// What a seed is with these options.
+fn plan_of(options: &Options, seed: u64) -> Plan {
+    let plan = Plan::of(seed, options.requests, options.accelerate);
+    match options.durability {
+        Durability::Seeded => plan,
+        Durability::Memory => plan.in_memory(),
+        Durability::Disk => plan.on_disk(),
+    }
 }
 
 fn acceleration(text: &str) -> Result<Acceleration, String> {
@@ -76,8 +106,23 @@ fn main() -> ExitCode {
 
 /// Whether everything held.
 fn work(options: &Options) -> Result<bool> {
+    if options.requests == 0 {
+        bail!("--requests 0: a run without requests shows nothing; give at least 1");
+    }
+    if options.threads == Some(0) {
+        bail!("--threads 0: nobody would run anything; give at least 1");
+    }
     if options.speed {
         return speed();
+    }
+    if options.seed.is_some() && (options.seeds.is_some() || options.from.is_some()) {
+        bail!("--seed is one run; --seeds and --from are for many: give one of them");
+    }
+    if options.seeds.is_some() && options.hours.is_some() {
+        bail!("--seeds ends after a number, --hours after a time: give one of them");
+    }
+    if options.seed.is_none() && (options.trace || options.diagram.is_some()) {
+        bail!("--trace and --diagram show one run: give its --seed");
     }
     match (options.seed, options.hours) {
         (Some(_), Some(_)) => {
@@ -87,14 +132,32 @@ fn work(options: &Options) -> Result<bool> {
         (None, Some(hours)) => {
             let time =
                 Duration::try_from_secs_f64(hours * 3600.0).context("--hours: not a time")?;
-            many(options, u64::MAX, Some(time))
+            let from = match options.from {
+                Some(from) => from,
+                None => unseen()?,
+            };
+            println!("seeds from {from} on");
+            many(options, from, u64::MAX, Some(time))
         }
-        (None, None) => many(options, options.seeds.unwrap_or(100), None),
+        (None, None) => {
+            let from = options.from.unwrap_or(0);
+            many(options, from, options.seeds.unwrap_or(100), None)
+        }
     }
 }
 
+/// A seed that most likely nobody ran yet: the microsecond.
+fn unseen() -> Result<u64> {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    u64::try_from(
+        now.context("the clock is before 1970: give --from")?
+            .as_micros(),
+    )
+    .context("the clock is far in the future: give --from")
+}
+
 fn one(options: &Options, seed: u64) -> Result<bool> {
-    let plan = Plan::of(seed, options.requests, options.accelerate);
+    let plan = plan_of(options, seed);
     let programs = Rc::new(Programs::new()?);
     let outcome = if options.trace {
         let traced = run_traced(&plan, &programs, options.window);
@@ -128,27 +191,41 @@ fn tell(failure: &Failure, options: &Options) {
         Acceleration::None => " --accelerate none",
         Acceleration::All => " --accelerate all",
     };
+    let durability = match options.durability {
+        Durability::Seeded => "",
+        Durability::Memory => " --durability memory",
+        Durability::Disk => " --durability disk",
+    };
     println!("FAILED: {failure}");
     if !failure.state.is_empty() {
         println!("  {}", failure.state);
     }
     println!(
-        "  reproduce: cargo xtask sim --seed {} --requests {}{who} --trace",
+        "  reproduce: cargo xtask sim --seed {} --requests {}{who}{durability} --trace",
         failure.seed, options.requests
     );
 }
 
 fn describe(report: &Report) -> String {
     format!(
-        "{} replicas ({} accelerated), {} requests, {} ops ({} stored by kernels), {} views, {} crashes, \
-         {} packets ({} lost), {} steps checked, {:.2} simulated seconds, log digest {:016x}",
+        "{} replicas ({} accelerated, {}), {} requests ({} reads), {} ops ({} stored by kernels), {} views, {} crashes, \
+         {} power cuts of all, {} disks that failed, {} damaged logs, {} packets ({} lost), {} steps checked, {:.2} simulated seconds, log digest {:016x}",
         report.replicas,
         report.accelerated,
+        if report.on_disk {
+            "on disk"
+        } else {
+            "in memory"
+        },
         report.requests,
+        report.reads,
         report.ops,
         report.stored,
         report.views,
         report.crashes,
+        report.power_cuts,
+        report.disk_failures,
+        report.damaged_logs,
         report.packets,
         report.lost,
         report.steps,
@@ -167,6 +244,11 @@ struct Sum {
     stored: u64,
     views: u64,
     crashes: u64,
+    on_disk: u64,
+    power_cuts: u64,
+    disk_failures: u64,
+    damaged_logs: u64,
+    reads: u64,
     packets: u64,
     steps: u64,
     simulated: u64,
@@ -184,6 +266,11 @@ impl Sum {
                 self.stored += report.stored;
                 self.views += report.views as u64;
                 self.crashes += report.crashes;
+                self.on_disk += u64::from(report.on_disk);
+                self.power_cuts += report.power_cuts;
+                self.disk_failures += report.disk_failures;
+                self.damaged_logs += report.damaged_logs;
+                self.reads += report.reads;
                 self.packets += report.packets;
                 self.steps += report.steps;
                 self.simulated += report.simulated;
@@ -193,13 +280,13 @@ impl Sum {
     }
 }
 
-fn many(options: &Options, seeds: u64, time: Option<Duration>) -> Result<bool> {
+fn many(options: &Options, from: u64, seeds: u64, time: Option<Duration>) -> Result<bool> {
     // Broken programs are told once, not by every thread.
     drop(Programs::new()?);
     let begun = Instant::now();
-    let next = AtomicU64::new(options.from);
+    let next = AtomicU64::new(from);
     let stop = AtomicBool::new(false);
-    let end = options.from.saturating_add(seeds);
+    let end = from.saturating_add(seeds);
     let sum = Mutex::new(Sum::default());
     let threads = options
         .threads
@@ -219,10 +306,7 @@ fn many(options: &Options, seeds: u64, time: Option<Duration>) -> Result<bool> {
                     if seed >= end || time.is_some_and(|time| begun.elapsed() >= time) {
                         return;
                     }
-                    let outcome = run(
-                        &Plan::of(seed, options.requests, options.accelerate),
-                        &programs,
-                    );
+                    let outcome = run(&plan_of(options, seed), &programs);
                     if let Err(failure) = &outcome {
                         tell(failure, options);
                         if let Some(path) = &kept
@@ -243,15 +327,16 @@ fn many(options: &Options, seeds: u64, time: Option<Duration>) -> Result<bool> {
     println!(
         "{} seeds from {} in {:.1} s: {} held, {} failed",
         sum.seeds,
-        options.from,
+        from,
         begun.elapsed().as_secs_f64(),
         sum.seeds - sum.failures.len() as u64,
         sum.failures.len()
     );
     println!(
-        "  {} requests, {} ops ({} stored by kernels; {} seeds with a fast path), {} views, {} crashes, {} packets, \
-         {} steps checked, {:.1} simulated seconds",
+        "  {} requests ({} reads), {} ops ({} stored by kernels; {} seeds with a fast path), {} views, {} crashes, \
+         {} packets, {} steps checked, {:.1} simulated seconds",
         sum.requests,
+        sum.reads,
         sum.ops,
         sum.stored,
         sum.accelerated,
@@ -260,6 +345,10 @@ fn many(options: &Options, seeds: u64, time: Option<Duration>) -> Result<bool> {
         sum.packets,
         sum.steps,
         sum.simulated as f64 / 1e9
+    );
+    println!(
+        "  {} seeds on disk: {} power cuts of all at once, {} disks that failed, {} damaged logs",
+        sum.on_disk, sum.power_cuts, sum.disk_failures, sum.damaged_logs
     );
     Ok(sum.failures.is_empty() && sum.seeds > 0 && !stop.load(Ordering::Relaxed))
 }

@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 
 use bpf_asm::builder::{BuildError, XDP_DROP, XDP_PASS, XDP_TX};
-use bpf_asm::interpreter::{LoadError, Machine, Map, ProgramId, Progress, Run, SkbInput, XdpInput};
+use bpf_asm::interpreter::{
+    Access, LoadError, Machine, Map, ProgramId, Progress, Run, SkbInput, XdpInput,
+};
 use bpf_asm::program::{MapType, Program};
 use electrode_fastpath::abi::{
     Block, CLONE_MARK, Heard, PEERS, Peer, RecordHeader, Shared, TARGET_RESOLVED, Target,
@@ -131,6 +133,17 @@ fn write_target(targets: &Map, index: usize, mac: [u8; 6], address: SocketAddr) 
         .expect("every replica has a target");
 }
 
+/// How far a program goes before it stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// To its end.
+    Never,
+    /// So many accesses to shared memory.
+    After(u32),
+    /// Up to the so-many-th atomic: right before one of the words that decide.
+    BeforeAtomic(u32),
+}
+
 /// What becomes of a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -167,8 +180,8 @@ pub(crate) struct Image {
 }
 
 impl Engine {
-    /// A frame is taken up by a CPU; None if its program stopped after so many accesses to shared memory.
-    pub(crate) fn start(&mut self, cpu: usize, frame: Vec<u8>, accesses: u32) -> Option<Verdict> {
+    /// A frame is taken up by a CPU; None if its program stopped on its way.
+    pub(crate) fn start(&mut self, cpu: usize, frame: Vec<u8>, stop: Stop) -> Option<Verdict> {
         let number = u32::try_from(cpu).expect("few CPUs");
         let input = XdpInput {
             packet: frame,
@@ -176,29 +189,35 @@ impl Engine {
             ..XdpInput::default()
         };
         self.runs[cpu] = Some(self.machine.start_on(number, self.dispatch, input));
-        self.go_on(cpu, accesses)
+        self.go_on(cpu, stop)
     }
 
     /// A program goes on where it stopped.
-    pub(crate) fn go_on(&mut self, cpu: usize, accesses: u32) -> Option<Verdict> {
+    pub(crate) fn go_on(&mut self, cpu: usize, stop: Stop) -> Option<Verdict> {
         let run = self.runs[cpu].as_mut()?;
-        let mut ended = None;
-        if accesses == u32::MAX {
-            ended = Some(run.run());
-        } else {
-            // The first point is where it stands: nothing has been accessed yet.
-            for _ in 0..=accesses {
-                match run.run_until_preemption_point() {
-                    Ok(Progress::At(_)) => {}
-                    Ok(Progress::Done(action)) => ended = Some(Ok(action)),
-                    Err(fault) => ended = Some(Err(fault)),
-                }
-                if ended.is_some() {
-                    break;
-                }
+        // The first point is where it stands: nothing has been accessed yet.
+        let mut left = match stop {
+            Stop::Never => 0,
+            Stop::After(accesses) => accesses + 1,
+            Stop::BeforeAtomic(count) => count,
+        };
+        let ended = loop {
+            if stop == Stop::Never {
+                break run.run();
             }
-        }
-        let ended = ended?;
+            if left == 0 {
+                return None;
+            }
+            match run.run_until_preemption_point() {
+                Ok(Progress::At(point)) => {
+                    let atomic = matches!(point.access, Access::Atomic(_));
+                    let counts = atomic || !matches!(stop, Stop::BeforeAtomic(_));
+                    left -= u32::from(counts);
+                }
+                Ok(Progress::Done(action)) => break Ok(action),
+                Err(fault) => break Err(fault),
+            }
+        };
         let run = self.runs[cpu].take()?;
         Some(match ended {
             Err(fault) => Verdict::Fault(fault.to_string()),

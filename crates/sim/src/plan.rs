@@ -65,6 +65,17 @@ pub struct Plan {
     /// Nanoseconds: a client thinks up to this long before its next request.
     pub(crate) think: u64,
     pub(crate) keys: usize,
+    /// Clients read by requests of their own kind, too.
+    pub(crate) reads: bool,
+    /// Primaries answer those by their lease while it holds.
+    pub(crate) lease_reads: bool,
+
+    /// The log is on disk: nothing that was acknowledged may be lost, whoever crashes.
+    pub(crate) disk: bool,
+    /// Nanoseconds: a write, and a sync, takes up to this long.
+    pub(crate) disk_delay: u64,
+    /// Disks fill up, fail, and damage what was durable.
+    pub(crate) disk_faults: bool,
     /// Now and then a value has this many bytes, beyond what one packet holds.
     pub(crate) large: usize,
 
@@ -90,6 +101,8 @@ pub struct Plan {
     pub(crate) suspension: u64,
     /// Per mille of ring notices that are lost.
     pub(crate) notice_loss: u64,
+    /// Per mille of datagrams that are lost between card and socket.
+    pub(crate) socket_loss: u64,
     /// Parts per million that clocks run fast or slow.
     pub(crate) drift: u64,
 }
@@ -125,7 +138,11 @@ impl Plan {
         let harsh = random.index(3);
         let quick = random.chance(800);
         let only_loss = random.chance(120);
-        Plan {
+        let mut more = Random::new(seed ^ 0xd15c);
+        let reads = more.chance(500);
+        let lease_reads = reads && more.chance(700);
+        let disk = more.chance(350);
+        let mut plan = Plan {
             seed,
             replicas,
             programs: if plain {
@@ -171,6 +188,11 @@ impl Plan {
             pipeline: 1 + random.index(4),
             think: random.pick(&[MS, 4 * MS, 8 * MS]),
             keys: 2 + random.index(4),
+            reads,
+            lease_reads,
+            disk,
+            disk_delay: more.pick(&[50 * US, 500 * US, 3 * MS]),
+            disk_faults: more.chance(500),
             large: if random.chance(300) { 3000 } else { 0 },
             only_loss,
             loss: if only_loss { 300 } else { [0, 20, 100][harsh] },
@@ -188,7 +210,41 @@ impl Plan {
             interleaving: random.pick(&[0, 100, 400]),
             suspension: random.pick(&[0, 30, 200]),
             notice_loss: random.pick(&[0, 50, 300]),
+            socket_loss: more.pick(&[0, 0, 20]),
             drift: random.pick(&[0, 50, 1000]),
+        };
+        if lease_reads {
+            // What a lease allows for is an eighth: two clocks that are wrong by a sixteenth, one slow and one fast.
+            plan.drift = more.pick(&[0, 1000, 60_000]);
+            // Longer than a view change takes, so that it is the lease that view changes wait for.
+            plan.timing.lease = more.pick(&[plan.timing.lease, 90 * MS, 250 * MS, 250 * MS]);
+        }
+        plan
+    }
+
+    /// The same, in disk mode.
+    #[must_use]
+    pub fn on_disk(self) -> Plan {
+        Plan { disk: true, ..self }
+    }
+
+    /// The same with one client that asks one thing after the other, so that the order of ops doesn't hang on timing.
+    #[must_use]
+    pub fn one_client(self) -> Plan {
+        Plan {
+            clients: 1,
+            pipeline: 1,
+            reads: false,
+            ..self
+        }
+    }
+
+    /// The same, in memory mode.
+    #[must_use]
+    pub fn in_memory(self) -> Plan {
+        Plan {
+            disk: false,
+            ..self
         }
     }
 
@@ -203,7 +259,9 @@ impl Plan {
             staleness: 0,
             sudden_death: 0,
             notice_loss: 0,
+            socket_loss: 0,
             drift: 0,
+            disk_faults: false,
             ..self
         }
     }
@@ -237,6 +295,8 @@ impl Plan {
         plan.large = 0;
         plan.delay = 50 * US;
         plan.break_for = 0;
-        plan
+        plan.reads = false;
+        plan.lease_reads = false;
+        plan.in_memory()
     }
 }

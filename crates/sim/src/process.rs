@@ -6,6 +6,7 @@
 
 mod effects;
 mod intake;
+mod journal;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -14,18 +15,21 @@ use std::rc::Rc;
 use electrode_fastpath::abi::PEERS;
 use electrode_fastpath::host::{Host as FastPath, Identity};
 use electrode_vr::{
-    ClientId, Config, Effect, GroupId, Input, Limits, Nonce, OpNumber, Promise, Replica, ReplicaId,
-    Start, Time,
+    ClientId, Config, Durability, Effect, GroupId, Input, Limits, Nonce, OpNumber, Promise,
+    Replica, ReplicaId, Start, Stored, Time,
 };
 use electrode_wire::{Envelope, Key};
 
 use crate::card::{Card, CardMemory};
 use crate::checks::Checks;
+use crate::disk::Disk;
 use crate::frame::{Host, Layout};
 use crate::machine::Ledger;
 use crate::plan::{MS, Plan};
 use crate::random::Random;
 use crate::trace::Trace;
+
+pub(crate) use journal::Journal;
 
 /// As in the driver, in nanoseconds.
 const EXECUTION_LAG: u64 = 5 * MS;
@@ -34,6 +38,8 @@ const HEARD: u64 = 10 * MS;
 /// As in the driver: rounds of a turn, datagrams of a batch.
 const ROUNDS: usize = 32;
 const BATCH: usize = 64;
+/// As in the driver: in disk mode an unanswered Prepare is sent again after this at the earliest, in nanoseconds.
+const DISK_RESEND: u64 = 50 * MS;
 
 /// What the kernel does for this replica just now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +55,8 @@ pub(crate) enum End {
     Killed,
     /// The driver would stop with this error.
     Stopped(String),
+    /// The log can't be written any more: the driver stops with this error, and is right to.
+    DiskFailed(String),
 }
 
 /// What a process does when it has nothing to do.
@@ -62,6 +70,11 @@ pub(crate) enum Rest {
     Until(Option<Time>),
 }
 
+/// The disk says no: nothing more can be acknowledged here.
+fn disk_failed(error: electrode_journal::DiskError) -> End {
+    End::DiskFailed(error.to_string())
+}
+
 /// What a process can reach: the machine that it runs on, and those who watch.
 pub(crate) struct Surroundings<'a> {
     /// The simulated time.
@@ -69,7 +82,7 @@ pub(crate) struct Surroundings<'a> {
     /// The machine's clock.
     pub(crate) now: Time,
     pub(crate) random: &'a mut Random,
-    pub(crate) disk: &'a mut Option<Promise>,
+    pub(crate) disk: &'a mut Disk,
     pub(crate) checks: &'a mut Checks,
     pub(crate) trace: &'a mut Trace,
     /// What left the card.
@@ -102,6 +115,8 @@ pub(crate) struct Process {
     group: GroupId,
     pub(crate) card: Rc<Card>,
     pub(crate) fast_path: Option<FastPath<CardMemory>>,
+    /// The log on disk, in disk mode.
+    pub(crate) journal: Option<Journal>,
     broadcasts: bool,
     pub(crate) armed: Option<Armed>,
     arms: u64,
@@ -122,20 +137,25 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts; what the disk holds decides how.
+    /// How it comes up: what the promise on disk says.
+    pub(crate) fn start(plan: &Plan, promise: Option<Promise>) -> Start {
+        match promise.filter(|promise| *promise != Promise::default()) {
+            Some(promise) => Start::Recover(promise),
+            None if plan.explicit_bootstrap => Start::Bootstrap(GroupId(7)),
+            None => Start::New,
+        }
+    }
+
+    /// Starts, with its log and what was in it in disk mode.
     pub(crate) fn new(
         plan: &Plan,
         index: usize,
-        disk: Option<Promise>,
+        start: Start,
+        (journal, stored): (Option<Journal>, Option<Stored>),
         card: Rc<Card>,
         now: Time,
         entropy: Nonce,
     ) -> Process {
-        let start = match disk.filter(|promise| *promise != Promise::default()) {
-            Some(promise) => Start::Recover(promise),
-            None if plan.explicit_bootstrap => Start::Bootstrap(GroupId(7)),
-            None => Start::New,
-        };
         let programs = plan.programs[index];
         let addresses: Vec<SocketAddr> = (0..plan.replicas)
             .map(|of| plan.layout.address(Host::Replica(of)))
@@ -157,23 +177,40 @@ impl Process {
                 peers,
                 store: programs.store,
                 count: programs.count,
-                answer: true,
+                // What is in the ring isn't on disk.
+                answer: journal.is_none(),
             };
             let mut host = FastPath::new(CardMemory(Rc::clone(&card)), identity);
             host.set_group(group.0);
             host
         });
+        let mut timing = plan.timing.clone();
+        let durability = match journal {
+            Some(_) => Durability::Disk,
+            None => Durability::Memory,
+        };
+        if journal.is_some() {
+            timing.resend = timing.resend.max(DISK_RESEND);
+        }
         let config = Config {
             replicas: plan.replicas,
             index: id,
-            timing: plan.timing.clone(),
+            timing,
             limits: plan.limits.clone(),
             fast_path: fast_path.is_some(),
-            durability: electrode_vr::Durability::Memory,
-            lease_reads: false,
+            durability,
+            lease_reads: plan.lease_reads,
+        };
+        let machine = Ledger::default();
+        let replica = match (start, stored) {
+            (Start::Recover(promise), Some(stored)) => {
+                Replica::restore(config, promise, stored, machine, now, entropy)
+                    .expect("what this replica wrote it can restore")
+            }
+            _ => Replica::new(config, start, machine, now, entropy),
         };
         Process {
-            replica: Replica::new(config, start, Ledger::default(), now, entropy),
+            replica,
             index: id,
             layout: plan.layout,
             addresses,
@@ -181,6 +218,7 @@ impl Process {
             group,
             card,
             fast_path,
+            journal,
             broadcasts: programs.broadcast,
             armed: None,
             arms: 0,
@@ -246,7 +284,7 @@ impl Process {
         readable: bool,
     ) -> Result<(), End> {
         let mut readable = readable;
-        for _ in 0..ROUNDS {
+        for round in 0..ROUNDS {
             let received = if readable {
                 self.card.receive(BATCH)
             } else {
@@ -256,6 +294,9 @@ impl Process {
             // What the kernel stored before a datagram came up is in the log before the core sees the datagram.
             self.ring_left = self.drain_ring(around)?;
             self.take_datagrams(around, &received)?;
+            if round == 0 {
+                self.take_persisted(around)?;
+            }
             let acked = self.give_acks(around)?;
             self.tick_when_due(around)?;
             self.step(around, Input::Flush)?;
@@ -264,6 +305,17 @@ impl Process {
             if !readable && !self.ring_left && !more_acks {
                 break;
             }
+        }
+        Ok(())
+    }
+
+    /// Tells the core what of the log is on disk now; or why nothing ever will be, which ends this replica.
+    fn take_persisted(&mut self, around: &mut Surroundings<'_>) -> Result<(), End> {
+        let Some(journal) = &mut self.journal else {
+            return Ok(());
+        };
+        if let Some((view, op)) = journal.persisted().map_err(disk_failed)? {
+            self.step(around, Input::Persisted { view, op })?;
         }
         Ok(())
     }
@@ -308,14 +360,14 @@ impl Process {
         around.trace.input(around.at, self.index.index(), &input);
         self.replica.step(around.now, input, &mut self.fresh);
         self.effects.extend(self.fresh.drain(..));
-        around.checks.stepped(self, *around.disk);
+        around.checks.stepped(self, around.disk);
     }
 
     /// What happened in the card since the last look is judged by what the replica was then.
     pub(crate) fn watch(&self, around: &mut Surroundings<'_>) {
         for event in self.card.take_events() {
             around.trace.card(around.at, self.index.index(), &event);
-            around.checks.card_event(self, *around.disk, event);
+            around.checks.card_event(self, around.disk.promise, event);
         }
     }
 

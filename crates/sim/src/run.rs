@@ -51,6 +51,8 @@ pub struct Report {
     pub replicas: usize,
     /// Replicas with a fast path.
     pub accelerated: usize,
+    /// Whether it was in disk mode.
+    pub on_disk: bool,
     /// Requests that were answered.
     pub requests: u64,
     /// Ops that were committed.
@@ -59,12 +61,26 @@ pub struct Report {
     pub views: usize,
     /// Crashes.
     pub crashes: u64,
+    /// Times at which all machines lost their power at once.
+    pub power_cuts: u64,
+    /// Replicas that stopped since their disks were full.
+    pub disk_failures: u64,
+    /// Logs that were found damaged, and moved aside.
+    pub damaged_logs: u64,
+    /// Reads that clients were answered.
+    pub reads: u64,
     /// Packets that were sent, and of them lost.
     pub packets: u64,
     /// Packets that were lost.
     pub lost: u64,
     /// Ops that kernels stored.
     pub stored: u64,
+    /// Times that user space asked to append what kernels hadn't stored, and was the first.
+    pub claims: u64,
+    /// Ops that it appended so.
+    pub claimed: u64,
+    /// Prepares that programs passed up since those before them were missing.
+    pub overtook: u64,
     /// PrepareOks that programs sent.
     pub kernel_answers: u64,
     /// Steps of cores, after each of which everything was checked.
@@ -238,9 +254,16 @@ fn break_things(world: &mut World) {
     while world.now < end && world.violation().is_none() && !nearly_done(world) {
         let gap = world.fault_gap();
         world.run_until(world.now + gap);
+        if world.plan.lease_reads && world.chance(100) {
+            asleep(world);
+            continue;
+        }
         match world.chance(160) {
-            true if world.chance(600) => succession(world),
-            true => flapping(world),
+            true => match world.chance(500) {
+                true => succession(world),
+                false if world.chance(500) => flapping(world),
+                false => late_reign(world),
+            },
             false => world.break_something(),
         }
     }
@@ -292,12 +315,64 @@ fn succession(world: &mut World) {
     world.join_network();
 }
 
+/// A primary sends what nobody's acknowledgement reaches it for, and loses its view; when it leads again, nothing was decided
+/// meanwhile, and what it hears first are the acks of its earlier reign.
+fn late_reign(world: &mut World) {
+    let Some(first) = world.leader() else {
+        return world.break_something();
+    };
+    world.join_network();
+    world.keep_acks_for(first);
+    let gap = world.fault_gap() / 2;
+    world.run_until(world.now + gap);
+    for _ in 0..2 * world.plan.replicas {
+        let Some(leader) = world.leader() else {
+            break;
+        };
+        world.join_network();
+        world.isolate(leader);
+        let patience = world.now + 600 * MS;
+        while world.now < patience
+            && world.leader() == Some(leader)
+            && !world.reigned()
+            && world.violation().is_none()
+        {
+            world.run_until(world.now + MS);
+        }
+        if world.reigned() || world.violation().is_some() {
+            break;
+        }
+    }
+    world.run_until(world.now + 5 * MS);
+    world.let_acks_go();
+    world.join_network();
+}
+
+/// A primary stands still while it is acknowledged, and is cut off: when it goes on, another one leads, but clients still ask
+/// it.
+fn asleep(world: &mut World) {
+    let Some(leader) = world.leader() else {
+        return world.break_something();
+    };
+    let patience = world.plan.timing.view_change + world.plan.timing.lease;
+    if world.chance(500) {
+        world.pause(leader, world.now + patience);
+    }
+    world.run_until(world.now + 2 * MS);
+    world.isolate(leader);
+    let end = world.now + patience + 200 * MS;
+    while world.now < end && world.violation().is_none() {
+        world.run_until(world.now + 10 * MS);
+    }
+    world.join_network();
+}
+
 /// One replica crashes again and again, hardly back each time: what was sent to its earlier lives reaches the later ones.
 fn flapping(world: &mut World) {
     let victim = world.anybody();
     for _ in 0..4 {
         if world.process(victim).is_some() && world.may_crash() {
-            world.crash(victim, Some(MS));
+            world.fail(victim, MS);
         }
         let gap = 3 * MS + world.fault_gap() / 4;
         world.run_until(world.now + gap);
@@ -426,13 +501,21 @@ fn report(world: &World) -> Report {
             .iter()
             .filter(|programs| programs.any())
             .count(),
+        on_disk: world.plan.disk,
         requests: world.clients.iter().map(|client| client.done).sum(),
         ops: last.0,
         views: world.checks.views.len(),
         crashes: world.counts.crashes,
+        power_cuts: world.counts.power_cuts,
+        disk_failures: world.counts.disk_failures,
+        damaged_logs: world.counts.damaged_logs,
+        reads: world.clients.iter().map(|client| client.reads_done).sum(),
         packets: world.counts.packets,
         lost: world.counts.lost,
         stored: world.checks.stored_by_kernels,
+        claims: world.checks.claims.0,
+        claimed: world.checks.claims.1,
+        overtook: world.counted("prepare passed_gap"),
         kernel_answers: world.counts.kernel_answers,
         steps: world.checks.steps,
         simulated: world.now,

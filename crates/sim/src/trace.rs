@@ -179,6 +179,9 @@ impl Trace {
     }
 
     pub(crate) fn card(&mut self, at: u64, node: usize, event: &Event) {
+        if matches!(event, Event::Marked { .. }) {
+            return;
+        }
         self.line(at, Some(node), Kind::Kernel, || match event {
             Event::Accepted {
                 generation,

@@ -1,20 +1,22 @@
 //! Machines, clients, time, and a network that does what networks do. One seed decides everything that happens here.
 
+mod disks;
 mod faults;
 mod network;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
-use electrode_vr::{Nonce, Promise, Status, Time, View};
+use electrode_vr::{Nonce, OpNumber, Status, Time, View};
 
 use crate::card::{Card, Interleaving};
 use crate::checks::{Checks, Rule, Violation};
 use crate::client::{Client, Known};
+use crate::disk::Disk;
 use crate::frame::Host;
 use crate::nic::Programs as Loaded;
 use crate::plan::{MS, Plan, US};
-use crate::process::{Armed, End, Outgoing, Process, Rest, Surroundings};
+use crate::process::{Armed, End, Journal, Outgoing, Process, Rest, Surroundings};
 use crate::random::Random;
 use crate::trace::{Kind, Trace};
 
@@ -43,6 +45,11 @@ struct Clock {
 }
 
 impl Clock {
+    /// Where the clock of a machine stands that was just switched on: high enough that nothing is before its zero.
+    fn begin(random: &mut Random) -> u64 {
+        (1 << 41) + random.below(1 << 40)
+    }
+
     fn at(self, world: u64) -> u64 {
         let drifted = i128::from(world) * i128::from(self.drift) / 1_000_000;
         u64::try_from(i128::from(self.offset) + i128::from(world) + drifted)
@@ -60,7 +67,7 @@ impl Clock {
 /// A replica's machine. The disk stays when the process dies, and so does the clock.
 struct Machine {
     process: Option<Process>,
-    disk: Option<Promise>,
+    disk: Disk,
     clock: Clock,
     /// User space stands still until then; the kernel doesn't.
     paused_until: u64,
@@ -71,11 +78,14 @@ struct Machine {
     asleep: bool,
     /// Answers that reached it in earlier times; the network may bring them again.
     echoes: VecDeque<Vec<u8>>,
+    /// The first Prepare that didn't get through to it: its op and its frame.
+    late: Option<(OpNumber, Vec<u8>)>,
     /// The latest view that it led with its kernel's help.
     led: Option<View>,
     /// Counts lives, so that events of an earlier one are known.
     life: u64,
     programs_scheduled: bool,
+    disk_scheduled: bool,
 }
 
 enum Happening {
@@ -92,6 +102,11 @@ enum Happening {
     },
     /// Suspended programs go on.
     Programs {
+        node: usize,
+        life: u64,
+    },
+    /// Whoever writes the log goes on.
+    Disk {
         node: usize,
         life: u64,
     },
@@ -120,9 +135,15 @@ pub(crate) struct World {
     cut: Vec<Vec<bool>>,
     /// No faults any more.
     calm: bool,
+    /// Everybody's log was on disk once: from then on all may go at once, in disk mode.
+    formed: bool,
     pub(crate) checks: Checks,
     pub(crate) trace: Trace,
     loaded: Rc<Loaded>,
+    /// PrepareOks are kept back, to reach who they are for at a worse moment.
+    keep_acks: bool,
+    /// Who, when it leads next, hears the acks of its earlier reigns before anything of the present one.
+    reign: Option<usize>,
     /// Old packets, that come again.
     stale: VecDeque<(Host, Vec<u8>)>,
     pub(crate) events: u64,
@@ -136,6 +157,9 @@ pub(crate) struct Counts {
     pub(crate) packets: u64,
     pub(crate) lost: u64,
     pub(crate) kernel_answers: u64,
+    pub(crate) power_cuts: u64,
+    pub(crate) disk_failures: u64,
+    pub(crate) damaged_logs: u64,
 }
 
 impl World {
@@ -146,9 +170,9 @@ impl World {
         let machines = (0..n)
             .map(|_| Machine {
                 process: None,
-                disk: None,
+                disk: Disk::default(),
                 clock: Clock {
-                    offset: (1 << 41) + random.below(1 << 40),
+                    offset: Clock::begin(&mut random),
                     drift: drift - i64::try_from(random.below(2 * plan.drift + 1)).expect("small"),
                 },
                 paused_until: 0,
@@ -156,9 +180,11 @@ impl World {
                 wake: None,
                 asleep: false,
                 echoes: VecDeque::new(),
+                late: None,
                 led: None,
                 life: 0,
                 programs_scheduled: false,
+                disk_scheduled: false,
             })
             .collect();
         let clients: Vec<Client> = (0..plan.clients)
@@ -179,9 +205,12 @@ impl World {
             known: Known::default(),
             cut: vec![vec![false; n]; n],
             calm: false,
-            checks: Checks::new(n),
+            formed: false,
+            checks: Checks::new(n, plan.disk),
             trace: Trace::new(trace),
             loaded,
+            keep_acks: false,
+            reign: None,
             stale: VecDeque::new(),
             events: 0,
             counts: Counts::default(),
@@ -262,6 +291,12 @@ impl World {
                     self.run_programs(node);
                 }
             }
+            Happening::Disk { node, life } => {
+                if self.machines[node].life == life {
+                    self.machines[node].disk_scheduled = false;
+                    self.write_log(node);
+                }
+            }
             Happening::Start { node, life } => {
                 if self.machines[node].life == life {
                     self.start(node);
@@ -287,8 +322,11 @@ impl World {
         let local = self.machines[node].clock.at(self.now);
         card.set_time(local);
         let entropy = Nonce(self.random.next());
-        let disk = self.machines[node].disk;
-        let process = Process::new(&self.plan, node, disk, card, Time(local), entropy);
+        let start = Process::start(&self.plan, self.machines[node].disk.promise);
+        let Some(log) = self.open_log(node, start) else {
+            return;
+        };
+        let process = Process::new(&self.plan, node, start, log, card, Time(local), entropy);
         let machine = &mut self.machines[node];
         machine.process = Some(process);
         machine.life += 1;
@@ -296,8 +334,9 @@ impl World {
         machine.asleep = false;
         machine.wake = None;
         machine.programs_scheduled = false;
+        machine.disk_scheduled = false;
         self.checks.started(node);
-        self.fault(Some(node), || format!("starts; on disk: {disk:?}"));
+        self.fault(Some(node), || format!("starts: {start:?}"));
         self.schedule_wake(node, self.now);
         if !self.calm && self.random.chance(500) {
             self.echo(node);
@@ -308,10 +347,11 @@ impl World {
         Interleaving {
             accesses: self.plan.interleaving,
             suspensions: if self.calm { 0 } else { self.plan.suspension },
+            socket_loss: if self.calm { 0 } else { self.plan.socket_loss },
         }
     }
 
-    /// The process dies: log, kernel programs, ring and socket are gone.
+    /// The process dies: what it had in memory, kernel programs, ring and socket are gone. Files stay as it saw them.
     pub(crate) fn crash(&mut self, node: usize, restart_after: Option<u64>) {
         self.fault(Some(node), || "crashes".to_owned());
         self.counts.crashes += 1;
@@ -326,6 +366,9 @@ impl World {
 
     /// Whether one more replica may lose its memory without the group losing its state.
     pub(crate) fn may_crash(&self) -> bool {
+        if self.plan.disk && self.formed {
+            return true;
+        }
         let without_state = |machine: &&Machine| {
             machine.process.as_ref().is_none_or(|process| {
                 matches!(
@@ -374,6 +417,7 @@ impl World {
         let local = self.machines[node].clock.at(self.now);
         process.card.set_time(local);
         self.bring_racing(node, &process);
+        self.bring_late(node, &process);
         if std::mem::take(&mut self.machines[node].asleep) {
             process.woke();
         }
@@ -411,17 +455,22 @@ impl World {
             }
             readable = false;
         }
+        process.card.arrive_late(None);
         let answers = process.card.take_sent();
         self.machines[node].process = Some(process);
         self.leave(node, sent, false);
         self.answers_leave(node, answers);
-        self.look_at(node);
+        // Who dies amid its effects isn't what it was about to be.
+        if ended.is_none() {
+            self.look_at(node);
+        }
         self.echo_to_new_leader(node);
         match ended {
             Some(End::Killed) => {
                 let after = MS + self.random.below(60 * MS);
-                return self.crash(node, Some(after));
+                return self.fail(node, after);
             }
+            Some(End::DiskFailed(why)) => return self.disk_failed(node, &why),
             Some(End::Stopped(why)) => {
                 return self
                     .checks
@@ -429,6 +478,7 @@ impl World {
             }
             None => {}
         }
+        self.schedule_disk(node);
         self.go_to_rest(node, rest);
     }
 
@@ -439,7 +489,8 @@ impl World {
         };
         // A notice that came while it was awake is still there when it asks the system, if the ring isn't empty.
         let noticed = process.card.take_woken() && process.card.ring_used() > 0;
-        if process.card.readable() || noticed || rest == Rest::Restless {
+        let rings = process.journal.as_ref().is_some_and(Journal::rings);
+        if process.card.readable() || noticed || rings || rest == Rest::Restless {
             self.machines[node].asleep = true;
             return self.schedule_wake(node, self.now + latency);
         }
@@ -454,6 +505,9 @@ impl World {
 
     /// Whether this replica may be killed amid its effects: counted as if it weren't here.
     fn machines_allow_death(&mut self, node: usize) -> bool {
+        if self.plan.disk && self.formed {
+            return true;
+        }
         // Its process is being looked after elsewhere, so it counts as gone already.
         let gone = |(index, machine): (usize, &Machine)| {
             index != node
@@ -541,6 +595,9 @@ impl World {
         let view = armed.map(|process| process.replica.snapshot().view);
         if view.is_some() && view != self.machines[node].led {
             self.machines[node].led = view;
+            if self.reign.take_if(|of| *of == node).is_some() {
+                return self.begin_late_reign(node);
+            }
             if !self.calm && self.random.chance(500) {
                 self.echo(node);
             }
@@ -589,6 +646,15 @@ impl World {
         up.filter(|(_, process)| process.fast_path.is_some())
             .map(|(node, process)| (node, process.card.counters()))
             .collect()
+    }
+
+    /// The same of one reason, by all that are up.
+    pub(crate) fn counted(&self, reason: &str) -> u64 {
+        let counters = self.counters().into_iter().flat_map(|(_, it)| it);
+        counters
+            .filter(|(name, _)| name == reason)
+            .map(|(_, count)| count)
+            .sum()
     }
 
     /// How each replica is, for a report.

@@ -87,6 +87,24 @@ mutations! {
     ClaimFromTail,
     /// What the kernel heard in an earlier generation counts.
     HeardOfOlderGenerations,
+    /// `prepare` answers each Prepare with its newest op, whatever was asked.
+    KernelAnswersNewestOnly,
+    /// The primary has more Prepares in flight than there are slots, and opens slots over undecided ones.
+    SlotReopenedWhileUndecided,
+    /// What a primary knew of its clients' requests stays when its view ends, though the requests may be gone.
+    ClientTableNotRolledBack,
+    /// A primary counts itself before its own disk has the op.
+    PrimaryCountsItselfBeforeDurable,
+    /// A backup acknowledges before its disk has the op.
+    AckBeforeWriteDurable,
+    /// The kernel answers in disk mode, too.
+    KernelAnswersOnDisk,
+    /// A record is taken from the log on disk whether or not its check is right.
+    TornTailTakenWhole,
+    /// A backup joins a newer view whatever lease may rely on it.
+    LeaseNotWaitedFor,
+    /// A lease begins when acknowledgements come, not when the op was sent.
+    LeaseFromAckTime,
 }
 
 #[cfg(feature = "mutations")]

@@ -351,6 +351,9 @@ fn answer<'f>(
     header.store(field!(Header, sender), index.cast::<u8>());
     header.store(field!(Header, flags), 0u8);
     set(f, header, field!(Header, first), newest);
+    if active(Mutation::KernelAnswersNewestOnly) {
+        set(f, header, field!(Header, op), newest);
+    }
     if active(Mutation::ViewReadAgain) {
         let shared = shared(f);
         let now = ordered_tail(shared) >> u64::from(OP_BITS);

@@ -1,6 +1,7 @@
 //! `prepare_ok` (XDP, primary): marks a backup's ack in the op's quorum slot. Only the ack that completes a quorum reaches
 //! user space, as a small notice, and only if user space sleeps.
 
+use bpf_asm::builder::Field;
 use bpf_asm::builder::{
     BPF_RB_FORCE_WAKEUP, BuildError, Function, Ptr, Val, XDP_DROP, XDP_PASS, Xdp, xdp,
 };
@@ -93,9 +94,8 @@ pub(super) fn build() -> Result<Program, BuildError> {
             });
             let marked = word | bit;
             if active(Mutation::SlotByPlainOr) {
-                // What a plain atomic or does: it marks the word whatever has become of it.
-                let now = slots.read();
-                slots.compare_exchange_whole(now, now | bit);
+                // It marks the word whatever has become of it.
+                slots.fetch_or(Field::whole(), bit);
                 leave(f, field!(Counters, prepare_ok_counted), XDP_DROP);
             }
             f.if_(slots.compare_exchange_whole(word, marked).eq(word), || {

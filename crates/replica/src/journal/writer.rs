@@ -5,10 +5,9 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread::{self, JoinHandle};
 
+use electrode_journal::{DiskLog, Files, write_checkpoint};
 use electrode_vr::{OpNumber, View, Write};
 
-use super::disk_log::{DiskLog, failed, write_checkpoint};
-use super::files::Files;
 use super::{Command, DiskError, Shared};
 
 /// Writes that are synced together at most: their acknowledgements wait for the last of them.
@@ -128,9 +127,9 @@ impl<F: Files> Writer<F> {
         let Some((op, write)) = self.waiting.take() else {
             return Ok(());
         };
-        let mut files = self.log.files.another();
+        let mut files = self.log.files().another();
         let commands = self.commands.clone();
-        let failed = failed(&files, "starting a thread for", "");
+        let (what, path) = ("starting a thread for", files.path(""));
         let (done, result) = sync_channel(1);
         let thread = thread::Builder::new().name("checkpoint".into());
         let started = thread.spawn(move || {
@@ -139,7 +138,10 @@ impl<F: Files> Writer<F> {
             // When the queue is full the writer looks anyway.
             let _ = commands.try_send(Command::Wake);
         });
-        self.checkpointing = Some((started.map_err(failed)?, result));
+        self.checkpointing = Some((
+            started.map_err(|source| DiskError::Io { what, path, source })?,
+            result,
+        ));
         Ok(())
     }
 

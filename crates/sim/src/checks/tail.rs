@@ -43,11 +43,23 @@ pub(super) fn stored_through(process: &Process) -> OpNumber {
 
 /// After each moment that touched the replica.
 pub(super) fn check(process: &Process) -> Verdict {
+    if process.fast_path.is_none() {
+        return Ok(());
+    }
+    let now = process.replica.snapshot();
+    if now.armed != process.armed.is_some() {
+        return Err(format!(
+            "replica {} believes that its kernel's part runs: {}; it does: {:?}",
+            process.id(),
+            now.armed,
+            process.armed
+        ));
+    }
     if process.armed != Some(Armed::Backup) {
         return Ok(());
     }
     let last = OpNumber(process.card.peek(Word::Tail) & OP_MASK);
-    if last <= process.replica.snapshot().op || last <= stored_through(process) {
+    if last <= now.op || last <= stored_through(process) {
         return Ok(());
     }
     Err(format!(

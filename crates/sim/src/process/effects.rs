@@ -3,7 +3,7 @@
 use electrode_fastpath::abi::MESSAGE_BYTES;
 use electrode_vr::{
     ClientId, Effect, FastPathCommand, FastPathEvent, Input, Message, Note, OpNumber, Promise,
-    ReplicaId, Reply, RequestNumber, View,
+    ReplicaId, Reply, RequestNumber, View, Write,
 };
 use electrode_wire::{FLAG_BROADCAST, encode_message, encode_reply};
 
@@ -24,8 +24,8 @@ impl Process {
     ) -> Result<(), End> {
         around.trace.effect(around.at, self.index.index(), &effect);
         match effect {
-            Effect::Persist(promise) => self.persist(around, promise),
-            Effect::Write(_) => unreachable!("groups in memory mode write no log"),
+            Effect::Persist(promise) => self.persist(around, promise)?,
+            Effect::Write(write) => self.write(around, write)?,
             Effect::Send { to, message } => self.send(around, to, &message),
             Effect::Broadcast(message) => self.broadcast(around, &message),
             Effect::Reply {
@@ -40,7 +40,7 @@ impl Process {
                 primary,
                 last_op,
             }) => {
-                around.checks.arming(self, view, *around.disk);
+                around.checks.arming(self, view, around.disk.promise);
                 self.armed = Some(if primary {
                     Armed::Primary
                 } else {
@@ -58,7 +58,7 @@ impl Process {
             Effect::FastPath(FastPathCommand::Claim { after, last }) => {
                 self.claim(around, after, last)?
             }
-            Effect::FastPath(FastPathCommand::OpenSlot { op }) => self.open_slot(op),
+            Effect::FastPath(FastPathCommand::OpenSlot { op }) => self.open_slot(around, op),
             Effect::Note(Note::Warning(text)) => {
                 around.trace.warning(around.at, self.index.index(), &text)
             }
@@ -67,30 +67,48 @@ impl Process {
         Ok(())
     }
 
-    fn persist(&mut self, around: &mut Surroundings<'_>, promise: Promise) {
+    fn persist(&mut self, around: &mut Surroundings<'_>, promise: Promise) -> Result<(), End> {
         self.flush(around);
         self.watch(around);
+        if let Some(journal) = &mut self.journal {
+            journal
+                .barrier(&mut around.disk.book)
+                .map_err(super::disk_failed)?;
+        }
         around
             .checks
-            .persisted(self.index.index(), *around.disk, promise);
-        *around.disk = Some(promise);
+            .persisted(self.index.index(), around.disk.promise, promise);
+        around.disk.promise = Some(promise);
         if promise.group != self.group {
             self.group = promise.group;
             if let Some(host) = &mut self.fast_path {
                 host.set_group(promise.group.0);
             }
         }
+        Ok(())
+    }
+
+    fn write(&mut self, around: &mut Surroundings<'_>, write: Write) -> Result<(), End> {
+        if matches!(write, Write::Enter { .. }) {
+            // As above: this one is waited for.
+            self.flush(around);
+        }
+        let journal = self.journal.as_mut();
+        journal
+            .expect("the core writes in disk mode only")
+            .write(write, &mut around.disk.book, around.at, around.random)
+            .map_err(super::disk_failed)
     }
 
     fn send(&mut self, around: &mut Surroundings<'_>, to: ReplicaId, message: &Message) {
-        around.checks.sent(self, *around.disk, message);
+        around.checks.sent(self, around.disk, message);
         let mut out = Vec::new();
         encode_message(&self.envelope(0), &self.key, message, &mut out);
         self.outbox.push((self.addresses[to.index()], out));
     }
 
     fn broadcast(&mut self, around: &mut Surroundings<'_>, message: &Message) {
-        around.checks.sent(self, *around.disk, message);
+        around.checks.sent(self, around.disk, message);
         let commit = match message {
             Message::Prepare(prepare) => Some(prepare.commit),
             Message::Commit { commit, .. } => Some(*commit),
@@ -133,7 +151,9 @@ impl Process {
         view: View,
         reply: &Reply,
     ) {
-        around.checks.replied(client, request, reply);
+        around
+            .checks
+            .replied(self, around.disk, client, request, reply);
         let Some(address) = self.clients.get(&client).copied() else {
             return;
         };
@@ -142,7 +162,7 @@ impl Process {
         self.outbox.push((address, out));
     }
 
-    fn open_slot(&mut self, op: OpNumber) {
+    fn open_slot(&mut self, around: &mut Surroundings<'_>, op: OpNumber) {
         // The Prepare that the slot is for says what is committed: those slots are free, and this op may need one of them.
         if let Some(Effect::Broadcast(Message::Prepare(prepare))) = self.effects.front() {
             self.commit = self.commit.max(prepare.commit);
@@ -150,6 +170,8 @@ impl Process {
         self.read_slots();
         if let Some(host) = &mut self.fast_path {
             host.open_slot(op);
+            let generation = host.generation();
+            around.checks.slot_opened(self, generation, op);
         }
     }
 
@@ -196,6 +218,8 @@ impl Process {
             .as_mut()
             .is_none_or(|host| host.claim(after, last));
         if claimed {
+            let (claims, ops) = &mut around.checks.claims;
+            (*claims, *ops) = (*claims + 1, *ops + last.0 - after.0);
             self.give(around, Input::FastPath(FastPathEvent::Claimed));
             return Ok(());
         }

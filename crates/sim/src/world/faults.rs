@@ -46,7 +46,7 @@ impl World {
             0 | 1 => {
                 if self.process(victim).is_some() && self.may_crash() {
                     let after = MS + self.random.below(150 * MS);
-                    self.crash(victim, Some(after));
+                    self.fail(victim, after);
                 }
             }
             2 => self.isolate(victim),
@@ -64,14 +64,7 @@ impl World {
                 });
                 self.machines[victim].slowness = slowness;
             }
-            9 => {
-                let jump = self.random.below(300 * MS);
-                self.fault(Some(victim), || {
-                    format!("its clock jumps by {} ms", jump / MS)
-                });
-                self.machines[victim].clock.offset += jump;
-                self.schedule_wake(victim, self.now);
-            }
+            9 => self.jump_clock(victim),
             10 => {
                 let attached = self.random.chance(300);
                 self.attach(victim, attached);
@@ -82,7 +75,7 @@ impl World {
                 for node in 0..n {
                     if self.process(node).is_some() && self.may_crash() {
                         let after = MS + self.random.below(10 * MS);
-                        self.crash(node, Some(after));
+                        self.fail(node, after);
                     }
                 }
             }
@@ -91,8 +84,37 @@ impl World {
                     self.echo(leader);
                 }
             }
+            15 | 16 if self.plan.disk => self.break_a_disk(victim),
             _ => self.join_network(),
         }
+    }
+
+    fn break_a_disk(&mut self, victim: usize) {
+        match self.random.below(3) {
+            0 if self.formed => self.power_cut(),
+            1 if self.plan.disk_faults => self.break_disk(victim),
+            2 if self.plan.disk_faults => self.damage_log(victim),
+            _ => {}
+        }
+    }
+
+    /// A machine was suspended, or somebody set its clock. A lease relies on clocks that run about equally fast: where one
+    /// may hold, only the clock of who believes in it jumps.
+    fn jump_clock(&mut self, victim: usize) {
+        let jump = self.random.below(300 * MS);
+        let jumper = if self.plan.lease_reads {
+            self.leader()
+        } else {
+            Some(victim)
+        };
+        let Some(victim) = jumper else {
+            return;
+        };
+        self.fault(Some(victim), || {
+            format!("its clock jumps by {} ms", jump / MS)
+        });
+        self.machines[victim].clock.offset += jump;
+        self.schedule_wake(victim, self.now);
     }
 
     pub(crate) fn isolate(&mut self, node: usize) {
@@ -152,17 +174,48 @@ impl World {
         }
     }
 
+    /// Nothing is acknowledged for now; `node` will hear all of it when it leads again.
+    pub(crate) fn keep_acks_for(&mut self, node: usize) {
+        self.fault(Some(node), || "its acks are kept back".to_owned());
+        self.keep_acks = true;
+        self.reign = Some(node);
+    }
+
+    /// Whether it has led again.
+    pub(crate) fn reigned(&self) -> bool {
+        self.reign.is_none()
+    }
+
+    /// Acks arrive again.
+    pub(crate) fn let_acks_go(&mut self) {
+        self.keep_acks = false;
+        self.reign = None;
+    }
+
+    /// It leads again: the acks of its earlier reign come, and nobody hears of the present one yet.
+    pub(super) fn begin_late_reign(&mut self, node: usize) {
+        self.fault(Some(node), || {
+            "hears the acks of its earlier reign".to_owned()
+        });
+        for other in (0..self.plan.replicas).filter(|other| *other != node) {
+            self.cut[node][other] = true;
+        }
+        self.echo(node);
+    }
+
     /// The faults end: everybody runs, everything is connected, and the network is good. Packets on their way, and programs
     /// that are suspended, still come.
     pub(crate) fn heal(&mut self) {
         self.fault(None, || "the faults end".to_owned());
         self.calm = true;
         self.join_network();
+        self.let_acks_go();
         for node in 0..self.plan.replicas {
             let machine = &mut self.machines[node];
             machine.slowness = 0;
             machine.paused_until = 0;
             machine.wake = None;
+            machine.disk.repair();
             let calm = self.interleaving();
             match self.process(node) {
                 None => self.start(node),

@@ -2,13 +2,14 @@
 
 use std::net::SocketAddr;
 
+use electrode_vr::OpNumber;
 use electrode_wire::{Key, Kind, Packet, decode, encode, peek};
 
 use super::{Happening, World};
 use crate::checks::Rule;
 use crate::frame::{Host, parse};
 use crate::plan::MS;
-use crate::process::{Outgoing, Process};
+use crate::process::{Armed, Outgoing, Process};
 use crate::trace::{Arrow, summary};
 
 const FRAMES: Rule = Rule {
@@ -20,6 +21,8 @@ const FRAMES: Rule = Rule {
 const STALE: usize = 64;
 /// Answers that are kept for each replica, to reach it again at a bad moment.
 const ECHOES: usize = 6;
+/// The same of acks that are kept back.
+const KEPT_BACK: usize = 24;
 
 impl World {
     /// What a machine sent goes its way.
@@ -76,7 +79,15 @@ impl World {
         by_kernel: bool,
     ) {
         self.counts.packets += 1;
-        let lost = self.is_cut(from, to) || !self.calm && self.random.chance(self.plan.loss);
+        if self.keep_acks && whole.is_none() && self.kept_back(to, &frames[0]) {
+            self.counts.lost += 1;
+            return;
+        }
+        let cut = self.is_cut(from, to);
+        if cut && whole.is_none() {
+            self.keep_late(to, &frames[0]);
+        }
+        let lost = cut || !self.calm && self.random.chance(self.plan.loss);
         let arrives = self.arrival();
         if self.trace.is_on() {
             self.draw(from, to, &frames, &whole, arrives, by_kernel, lost);
@@ -211,6 +222,46 @@ impl World {
             .pop()
     }
 
+    /// Acks don't arrive for now; the latest of each replica's are kept.
+    fn kept_back(&mut self, to: Host, frame: &[u8]) -> bool {
+        let header = parse(frame).ok().and_then(|it| peek(it.payload).ok());
+        let ack = header.is_some_and(|header| header.kind == Kind::PrepareOk as u8);
+        if let (true, Host::Replica(node)) = (ack, to) {
+            let echoes = &mut self.machines[node].echoes;
+            echoes.push_back(frame.to_vec());
+            if echoes.len() > KEPT_BACK {
+                echoes.pop_front();
+            }
+        }
+        ack
+    }
+
+    /// Keeps the first Prepare that a replica doesn't get: the one that it could still store.
+    fn keep_late(&mut self, to: Host, frame: &[u8]) {
+        let Host::Replica(node) = to else {
+            return;
+        };
+        let header = parse(frame).ok().and_then(|it| peek(it.payload).ok());
+        let Some(header) = header.filter(|header| header.kind == Kind::Prepare as u8) else {
+            return;
+        };
+        let machine = &mut self.machines[node];
+        let op = machine.process.as_ref().map(|it| it.replica.snapshot().op);
+        let stored = |(late, _): &(OpNumber, Vec<u8>)| op.is_none_or(|op| *late <= op);
+        if machine.late.as_ref().is_none_or(stored) {
+            machine.late = Some((OpNumber(header.op.get()), frame.to_vec()));
+        }
+    }
+
+    /// It may be on its way still when user space stops its programs.
+    pub(super) fn bring_late(&mut self, node: usize, process: &Process) {
+        let backup = process.armed == Some(Armed::Backup);
+        if backup && !self.calm && self.plan.suspension > 0 && self.random.chance(500) {
+            let late = self.machines[node].late.clone();
+            process.card.arrive_late(late.map(|(_, frame)| frame));
+        }
+    }
+
     /// Keeps some of the answers that a replica gets: acks, and answers to its recovery.
     fn keep_echo(&mut self, node: usize, frame: &[u8]) {
         let datagram = parse(frame).ok();
@@ -221,7 +272,7 @@ impl World {
         if kept {
             let echoes = &mut self.machines[node].echoes;
             echoes.push_back(frame.to_vec());
-            if echoes.len() > ECHOES {
+            while echoes.len() > ECHOES {
                 echoes.pop_front();
             }
         }
@@ -338,7 +389,10 @@ impl World {
             right.then_some(packet)
         });
         match decoded {
-            Some(Packet::Message(message)) => self.checks.kernel_sent(process, &message),
+            Some(Packet::Message(message)) => {
+                self.checks
+                    .kernel_sent(process, &self.machines[node].disk, &message)
+            }
             other => {
                 let text =
                     format!("the kernel of replica {node} sends what can't be read: {other:?}");

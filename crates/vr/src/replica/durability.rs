@@ -15,6 +15,7 @@ use crate::config::{Config, Durability, Start};
 use crate::effect::{Effect, Promise, Write};
 use crate::ids::{Nonce, OpNumber, Time, View};
 use crate::message::Entry;
+use crate::mutations::{Mutation, active};
 use crate::state_machine::{RestoreError, StateMachine};
 use crate::status::Status;
 
@@ -124,7 +125,12 @@ impl<S: StateMachine> Replica<S> {
 
     /// The last op that may be acknowledged, or counted as this replica's own.
     pub(super) fn durable(&self) -> OpNumber {
-        if self.on_disk() {
+        let early = if self.is_primary() {
+            active(Mutation::PrimaryCountsItselfBeforeDurable)
+        } else {
+            active(Mutation::AckBeforeWriteDurable)
+        };
+        if self.on_disk() && !early {
             self.disk.durable
         } else {
             self.log.op()

@@ -13,6 +13,7 @@ use super::Replica;
 use crate::effect::Effect;
 use crate::ids::{ClientId, RequestNumber, Time};
 use crate::message::{Entry, Reply};
+use crate::mutations::{Mutation, active};
 use crate::state_machine::StateMachine;
 
 /// The part of a lease (one in so many) by which clocks may drift apart while it lasts.
@@ -56,7 +57,12 @@ impl<S: StateMachine> Replica<S> {
     /// f backups acknowledged, in this view, an op that was first sent at this time.
     pub(super) fn extend_lease(&mut self, first_sent: Time) {
         let lease = self.config.timing.lease;
-        let until = first_sent.plus(lease - lease / DRIFT);
+        let begun = if active(Mutation::LeaseFromAckTime) {
+            self.now
+        } else {
+            first_sent
+        };
+        let until = begun.plus(lease - lease / DRIFT);
         self.primary.lease_until = self.primary.lease_until.max(until);
     }
 
@@ -67,7 +73,7 @@ impl<S: StateMachine> Replica<S> {
 
     /// Whether a lease may rely on this replica to join no newer view.
     pub(super) fn is_bound(&self) -> bool {
-        self.now < self.bound_until
+        self.now < self.bound_until && !active(Mutation::LeaseNotWaitedFor)
     }
 
     /// Whatever called for a newer view comes again.

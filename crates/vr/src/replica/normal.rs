@@ -18,7 +18,12 @@ use crate::status::Status;
 impl<S: StateMachine> Replica<S> {
     /// Begins to lead the view that was just entered: all uncommitted ops are sent again, in windows (rule 10).
     pub(super) fn begin_primary(&mut self, out: &mut Vec<Effect>) {
+        let mut before = core::mem::take(&mut self.primary.pending);
         self.primary = Primary::starting(&self.log, self.commit);
+        if active(Mutation::ClientTableNotRolledBack) {
+            before.append(&mut self.primary.pending);
+            self.primary.pending = before;
+        }
         self.primary.since = self.now;
         self.primary.heartbeat_at = self.now.plus(self.config.timing.heartbeat);
         self.primary.start_view_at = self.now.plus(self.config.timing.retry);
@@ -31,7 +36,12 @@ impl<S: StateMachine> Replica<S> {
 
     /// Fills the window: first with what was inherited, then from the queue.
     pub(super) fn send_prepares(&mut self, out: &mut Vec<Effect>) {
-        while self.primary.flights.len() < self.config.limits.window && !self.forsaken() {
+        let more = if active(Mutation::SlotReopenedWhileUndecided) {
+            8
+        } else {
+            1
+        };
+        while self.primary.flights.len() < more * self.config.limits.window && !self.forsaken() {
             if self.primary.sent_to == self.log.op() {
                 let batch = self.primary.next_batch(&self.config.limits);
                 self.append(batch, out);

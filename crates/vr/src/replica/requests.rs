@@ -36,7 +36,7 @@ pub(super) struct Primary {
     /// Requests that came before their predecessors; at most `queue`.
     held: BTreeMap<(ClientId, RequestNumber), Arc<[u8]>>,
     /// Per session the highest number in the queue or in the log above the commit number.
-    pending: BTreeMap<ClientId, RequestNumber>,
+    pub(super) pending: BTreeMap<ClientId, RequestNumber>,
     /// Undecided Prepares in order; at most `window`.
     pub(super) flights: VecDeque<Flight>,
     /// The last op that was put into a Prepare of this view.
@@ -80,7 +80,7 @@ impl Primary {
     pub(super) fn within(&self, limits: &Limits) -> bool {
         self.queue.len() <= limits.queue
             && self.held.len() <= limits.queue
-            && self.flights.len() <= limits.window
+            && (self.flights.len() <= limits.window || active(Mutation::SlotReopenedWhileUndecided))
     }
 
     /// Takes from the queue what fits into one Prepare.

@@ -183,7 +183,11 @@ impl<S: StateMachine> Replica<S> {
         self.learned_commit = self.commit;
         self.transfer = None;
         self.early.clear();
+        let pending = core::mem::take(&mut self.primary.pending);
         self.primary = Primary::default();
+        if active(Mutation::ClientTableNotRolledBack) {
+            self.primary.pending = pending;
+        }
         let failed = self.view_change.failed;
         self.view_change = ViewChange::new(self.config.replicas);
         self.view_change.failed = failed.saturating_add(1);

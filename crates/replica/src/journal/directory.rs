@@ -1,35 +1,10 @@
-//! The few things that the log asks of a file system, so that tests can put one in its place that loses what wasn't
-//! synced.
+//! The file system that a replica's log is on.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-/// One directory. A file's bytes are durable after `sync`, that it exists (or has another name) after `sync_directory`.
-pub(crate) trait Files: Send + 'static {
-    /// Another handle to the same directory.
-    fn another(&self) -> Self;
-    /// A file's path, for messages.
-    fn path(&self, name: &str) -> PathBuf;
-    /// The names of all files.
-    fn list(&mut self) -> io::Result<Vec<String>>;
-    /// All of a file.
-    fn read(&mut self, name: &str) -> io::Result<Vec<u8>>;
-    /// Makes an empty file, or empties one.
-    fn create(&mut self, name: &str) -> io::Result<()>;
-    /// Writes at the end of a file.
-    fn append(&mut self, name: &str, bytes: &[u8]) -> io::Result<()>;
-    /// Cuts a file.
-    fn truncate(&mut self, name: &str, length: u64) -> io::Result<()>;
-    /// Makes a file's bytes durable.
-    fn sync(&mut self, name: &str) -> io::Result<()>;
-    /// Makes names durable.
-    fn sync_directory(&mut self) -> io::Result<()>;
-    /// Gives a file another name, whether or not that was there.
-    fn rename(&mut self, from: &str, to: &str) -> io::Result<()>;
-    /// Removes a file.
-    fn remove(&mut self, name: &str) -> io::Result<()>;
-}
+use electrode_journal::Files;
 
 /// A directory of the real file system. The file that was written last stays open.
 #[derive(Debug)]

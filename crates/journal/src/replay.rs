@@ -6,20 +6,22 @@
 
 use electrode_vr::{GroupId, OpNumber, Stored, Write};
 
-use super::DiskError;
-use super::disk_log::{
+use crate::disk_log::{
     Current, DiskLog, FORMAT, Header, Identity, checkpoint_name, failed, log_name, parse_name,
 };
-use super::files::Files;
-use super::record::{ALIGNMENT, Kind, decode};
+use crate::error::DiskError;
+use crate::files::Files;
+use crate::record::{ALIGNMENT, Kind, decode};
 
 /// What was found.
 #[derive(Debug)]
-pub(crate) struct Found {
-    pub(crate) group: GroupId,
-    pub(crate) stored: Stored,
+pub struct Found {
+    /// The group that it is of.
+    pub group: GroupId,
+    /// The log and the latest checkpoint.
+    pub stored: Stored,
     /// How many bytes of a torn write were cut off.
-    pub(crate) torn_bytes: u64,
+    pub torn_bytes: u64,
 }
 
 impl<F: Files> DiskLog<F> {
@@ -27,7 +29,7 @@ impl<F: Files> DiskLog<F> {
     ///
     /// # Errors
     /// [`DiskError::Damaged`] when something that was durable isn't there; files can't be read; the log is another's.
-    pub(crate) fn open(
+    pub fn open(
         mut files: F,
         identity: Identity,
     ) -> Result<(DiskLog<F>, Option<Found>), DiskError> {

@@ -1,38 +1,28 @@
-//! A file system that forgets what wasn't synced, and some of what wasn't synced only in part.
+//! A file system that forgets what wasn't synced, and keeps some of what wasn't synced only in part: for tests, and for the
+//! simulator's disks.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::journal::files::Files;
-
-/// Enough for tests.
-pub(super) struct Random(pub(super) u64);
-
-impl Random {
-    pub(super) fn below(&mut self, limit: usize) -> usize {
-        self.0 = self
-            .0
-            .wrapping_mul(0x5851_f42d_4c95_7f2d)
-            .wrapping_add(0x1405_7b7e_f767_814f);
-        usize::try_from(self.0 >> 33).unwrap() % limit.max(1)
-    }
-}
+use crate::files::Files;
 
 /// One directory: what programs see, and what would be there after a power cut.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Forgetful(Arc<Mutex<Disk>>);
+pub struct Forgetful(Arc<Mutex<Disk>>);
 
-#[derive(Debug, Default)]
-pub(super) struct Disk {
-    pub(super) seen: BTreeMap<String, Vec<u8>>,
+/// What is in it.
+#[derive(Clone, Debug, Default)]
+pub struct Disk {
+    /// Each file's bytes as programs see them.
+    pub seen: BTreeMap<String, Vec<u8>>,
     /// Bytes of each file, whatever its name, as last synced.
     synced: BTreeMap<String, Vec<u8>>,
     /// Names as last synced.
     names: Vec<String>,
-    /// Operations that still succeed.
-    pub(super) left: Option<usize>,
+    /// Operations that still succeed, all if None; then the disk is full.
+    pub left: Option<usize>,
 }
 
 impl Disk {
@@ -47,20 +37,36 @@ impl Disk {
         }
     }
 
-    /// Files keep what was synced; of what was written since, a part may be there, wrong bytes included.
-    pub(super) fn lose_power(&mut self, random: &mut Random) {
+    fn file(&mut self, name: &str) -> io::Result<&mut Vec<u8>> {
+        self.seen
+            .get_mut(name)
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// The power goes. Files keep what was synced; of what was written since, a part may be there, wrong bytes included.
+    /// `below` draws a number below its argument, or 0.
+    pub fn lose_power(&mut self, mut below: impl FnMut(usize) -> usize) {
         let mut after = BTreeMap::new();
         for (name, seen) in &self.seen {
             let kept = self.names.contains(name);
-            if !kept && random.below(2) == 0 {
+            if !kept && below(2) == 0 {
                 continue;
             }
             let mut bytes = self.synced.get(name).cloned().unwrap_or_default();
             if let Some(since) = seen.get(bytes.len()..) {
-                let mut since = since[..random.below(since.len() + 1)].to_vec();
-                if !since.is_empty() && random.below(2) == 0 {
-                    let at = random.below(since.len());
-                    since[at..].fill(0);
+                // The length may be there without all of the bytes.
+                let length = match below(3) {
+                    0 => since.len(),
+                    _ => below(since.len() + 1),
+                };
+                let mut since = since[..length].to_vec();
+                if !since.is_empty() && below(2) == 0 {
+                    let at = below(since.len());
+                    let end = match below(2) {
+                        0 => since.len(),
+                        _ => at + 1 + below(since.len() - at),
+                    };
+                    since[at..end].fill(0);
                 }
                 bytes.extend(since);
             }
@@ -74,14 +80,24 @@ impl Disk {
 }
 
 impl Forgetful {
-    pub(super) fn disk(&self) -> MutexGuard<'_, Disk> {
-        self.0.lock().unwrap()
+    /// What is in it, to be looked at and tampered with.
+    pub fn disk(&self) -> MutexGuard<'_, Disk> {
+        // Bytes and names are consistent whatever panicked.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn last_log(&self) -> String {
+    /// Another directory with the same files.
+    #[must_use]
+    pub fn copy(&self) -> Forgetful {
+        Forgetful(Arc::new(Mutex::new(self.disk().clone())))
+    }
+
+    /// The log's file that was begun last, if there is one.
+    #[must_use]
+    pub fn last_log(&self) -> Option<String> {
         let disk = self.disk();
         let mut names = disk.seen.keys().filter(|name| name.starts_with("log-"));
-        names.next_back().unwrap().clone()
+        names.next_back().cloned()
     }
 }
 
@@ -99,7 +115,7 @@ impl Files for Forgetful {
     }
 
     fn read(&mut self, name: &str) -> io::Result<Vec<u8>> {
-        Ok(self.disk().seen[name].clone())
+        self.disk().file(name).cloned()
     }
 
     fn create(&mut self, name: &str) -> io::Result<()> {
@@ -113,22 +129,22 @@ impl Files for Forgetful {
     fn append(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let mut disk = self.disk();
         disk.spend()?;
-        disk.seen.get_mut(name).unwrap().extend_from_slice(bytes);
+        disk.file(name)?.extend_from_slice(bytes);
         Ok(())
     }
 
     fn truncate(&mut self, name: &str, length: u64) -> io::Result<()> {
         let mut disk = self.disk();
         disk.spend()?;
-        let length = usize::try_from(length).unwrap();
-        disk.seen.get_mut(name).unwrap().truncate(length);
+        let length = usize::try_from(length).map_err(io::Error::other)?;
+        disk.file(name)?.truncate(length);
         Ok(())
     }
 
     fn sync(&mut self, name: &str) -> io::Result<()> {
         let mut disk = self.disk();
         disk.spend()?;
-        let bytes = disk.seen[name].clone();
+        let bytes = disk.file(name)?.clone();
         disk.synced.insert(name.to_owned(), bytes);
         Ok(())
     }
@@ -143,7 +159,8 @@ impl Files for Forgetful {
     fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
         let mut disk = self.disk();
         disk.spend()?;
-        let bytes = disk.seen.remove(from).unwrap();
+        let bytes = std::mem::take(disk.file(from)?);
+        disk.seen.remove(from);
         disk.seen.insert(to.to_owned(), bytes);
         if let Some(bytes) = disk.synced.remove(from) {
             disk.synced.insert(to.to_owned(), bytes);

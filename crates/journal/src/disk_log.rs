@@ -8,68 +8,70 @@ use std::collections::VecDeque;
 use electrode_vr::{Digest, GroupId, OpNumber, ReplicaId, View, Write};
 use serde::{Deserialize, Serialize};
 
-use super::DiskError;
-use super::files::Files;
-use super::record::{Kind, encode};
+use crate::error::DiskError;
+use crate::files::Files;
+use crate::record::{Kind, encode};
 
 /// The format of everything here.
-pub(super) const FORMAT: u16 = 1;
+pub(crate) const FORMAT: u16 = 1;
 /// A file that is longer than this is followed by a new one, in bytes.
 const FILE_BYTES: u64 = 64 << 20;
 
 /// Whose log it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Identity {
-    pub(crate) index: ReplicaId,
-    pub(crate) replicas: usize,
+pub struct Identity {
+    /// The replica.
+    pub index: ReplicaId,
+    /// In a group of how many.
+    pub replicas: usize,
 }
 
 /// The first record of each file: where the log stood when it was begun.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(super) struct Header {
-    pub(super) format: u16,
-    pub(super) index: u8,
-    pub(super) replicas: usize,
-    pub(super) group: GroupId,
+pub(crate) struct Header {
+    pub(crate) format: u16,
+    pub(crate) index: u8,
+    pub(crate) replicas: usize,
+    pub(crate) group: GroupId,
     /// Whether any view was entered; before that there is no log, only the beginning of one.
-    pub(super) entered: bool,
-    pub(super) last_normal: View,
-    pub(super) op: OpNumber,
-    pub(super) digest: Digest,
+    pub(crate) entered: bool,
+    pub(crate) last_normal: View,
+    pub(crate) op: OpNumber,
+    pub(crate) digest: Digest,
 }
 
 /// The file that is being written.
 #[derive(Debug)]
-pub(super) struct Current {
-    pub(super) number: u64,
-    pub(super) length: u64,
+pub(crate) struct Current {
+    pub(crate) number: u64,
+    pub(crate) length: u64,
     /// How much of it is durable.
-    pub(super) synced: u64,
+    pub(crate) synced: u64,
 }
 
 /// The log, open for writing.
 #[derive(Debug)]
-pub(crate) struct DiskLog<F> {
-    pub(super) files: F,
-    pub(super) identity: Identity,
+pub struct DiskLog<F> {
+    pub(crate) files: F,
+    pub(crate) identity: Identity,
     /// What the next header says.
-    pub(super) now: Header,
-    pub(super) current: Option<Current>,
+    pub(crate) now: Header,
+    pub(crate) current: Option<Current>,
     /// All files, oldest first: number, and the op that the log ended with when it was begun.
-    pub(super) starts: VecDeque<(u64, OpNumber)>,
-    pub(super) buffer: Vec<u8>,
+    pub(crate) starts: VecDeque<(u64, OpNumber)>,
+    pub(crate) buffer: Vec<u8>,
 }
 
-pub(super) fn log_name(number: u64) -> String {
+pub(crate) fn log_name(number: u64) -> String {
     format!("log-{number:016x}")
 }
 
-pub(super) fn checkpoint_name(op: OpNumber) -> String {
+pub(crate) fn checkpoint_name(op: OpNumber) -> String {
     format!("checkpoint-{:016x}", op.0)
 }
 
 /// What a file's name says, if it is one of these.
-pub(super) fn parse_name(name: &str, prefix: &str) -> Option<u64> {
+pub(crate) fn parse_name(name: &str, prefix: &str) -> Option<u64> {
     let digits = name.strip_prefix(prefix)?;
     if digits.len() != 16 {
         return None;
@@ -79,7 +81,7 @@ pub(super) fn parse_name(name: &str, prefix: &str) -> Option<u64> {
 
 impl<F: Files> DiskLog<F> {
     /// No log yet; the first [`Write::Enter`] begins it.
-    pub(super) fn empty(files: F, identity: Identity) -> DiskLog<F> {
+    pub(crate) fn empty(files: F, identity: Identity) -> DiskLog<F> {
         DiskLog {
             files,
             identity,
@@ -99,8 +101,17 @@ impl<F: Files> DiskLog<F> {
         }
     }
 
+    /// The file system that it is on.
+    #[must_use]
+    pub fn files(&self) -> &F {
+        &self.files
+    }
+
     /// Writes an append or a view's first log; it is durable after [`DiskLog::sync`].
-    pub(super) fn write(&mut self, write: &Write) -> Result<(), DiskError> {
+    ///
+    /// # Errors
+    /// As the file system says; the log must not be used any more.
+    pub fn write(&mut self, write: &Write) -> Result<(), DiskError> {
         if let Write::Enter { group, .. } = write {
             self.now.group = *group;
         }
@@ -142,14 +153,18 @@ impl<F: Files> DiskLog<F> {
     }
 
     /// Whether anything isn't durable yet.
-    pub(super) fn dirty(&self) -> bool {
+    #[must_use]
+    pub fn dirty(&self) -> bool {
         self.current
             .as_ref()
             .is_some_and(|current| current.synced < current.length)
     }
 
-    /// Makes everything that was written durable. After an error the log must not be used: what is on disk isn't known.
-    pub(super) fn sync(&mut self) -> Result<(), DiskError> {
+    /// Makes everything that was written durable.
+    ///
+    /// # Errors
+    /// As the file system says. The log must not be used any more: what is on disk isn't known.
+    pub fn sync(&mut self) -> Result<(), DiskError> {
         let Some(current) = &mut self.current else {
             return Ok(());
         };
@@ -162,7 +177,10 @@ impl<F: Files> DiskLog<F> {
     }
 
     /// Begins a new file, so that the ones before it can go when a checkpoint covers them.
-    pub(super) fn rotate(&mut self) -> Result<(), DiskError> {
+    ///
+    /// # Errors
+    /// As [`DiskLog::sync`].
+    pub fn rotate(&mut self) -> Result<(), DiskError> {
         self.sync()?;
         match &self.current {
             Some(current) => self.begin_file(current.number + 1),
@@ -212,7 +230,10 @@ impl<F: Files> DiskLog<F> {
     }
 
     /// A checkpoint at `op` is durable: older ones go, and the files whose ops it has.
-    pub(super) fn trim(&mut self, op: OpNumber) -> Result<(), DiskError> {
+    ///
+    /// # Errors
+    /// As the file system says.
+    pub fn trim(&mut self, op: OpNumber) -> Result<(), DiskError> {
         while self.starts.get(1).is_some_and(|(_, start)| *start <= op) {
             let name = log_name(self.starts[0].0);
             self.files
@@ -236,7 +257,10 @@ impl<F: Files> DiskLog<F> {
 }
 
 /// Writes a checkpoint to a file of its own: beside, synced, renamed, the directory synced.
-pub(super) fn write_checkpoint<F: Files>(
+///
+/// # Errors
+/// As the file system says.
+pub fn write_checkpoint<F: Files>(
     files: &mut F,
     op: OpNumber,
     write: &Write,
@@ -262,7 +286,7 @@ pub(super) fn write_checkpoint<F: Files>(
 }
 
 /// For `map_err` around a file operation.
-pub(super) fn failed<F: Files>(
+pub(crate) fn failed<F: Files>(
     files: &F,
     what: &'static str,
     name: &str,

@@ -12,6 +12,7 @@
 
 use std::hash::Hasher as _;
 
+use electrode_vr::mutations::{Mutation, active};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use siphasher::sip::SipHasher24;
@@ -21,14 +22,14 @@ const MAGIC: u32 = 0x474f_4c45;
 /// Before the payload.
 const FRONT_BYTES: usize = 32;
 /// Records begin at multiples of this.
-pub(super) const ALIGNMENT: usize = 8;
+pub(crate) const ALIGNMENT: usize = 8;
 /// Fixed: it finds damage, not forgery.
 const KEY: (u64, u64) = (0x656c_6563_7472_6f64, 0x652d_6c6f_672d_6469);
 
 /// What a record holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// The first of a file.
     Header = 1,
     /// An [`electrode_vr::Write`].
@@ -37,18 +38,18 @@ pub(super) enum Kind {
 
 /// A record that was read.
 #[derive(Debug)]
-pub(super) struct Record<'a> {
-    pub(super) kind: u8,
+pub(crate) struct Record<'a> {
+    pub(crate) kind: u8,
     /// Bytes of the file that were durable when it was written.
-    pub(super) synced: u64,
-    pub(super) payload: &'a [u8],
+    pub(crate) synced: u64,
+    pub(crate) payload: &'a [u8],
     /// Where the next one begins.
-    pub(super) end: usize,
+    pub(crate) end: usize,
 }
 
 impl Record<'_> {
     /// The payload, if it is one of this kind.
-    pub(super) fn read<T: DeserializeOwned>(&self, kind: Kind) -> Option<T> {
+    pub(crate) fn read<T: DeserializeOwned>(&self, kind: Kind) -> Option<T> {
         if self.kind != kind as u8 {
             return None;
         }
@@ -57,7 +58,7 @@ impl Record<'_> {
 }
 
 /// Appends a record to `out`, which will stand at `offset` of file `number`.
-pub(super) fn encode(
+pub(crate) fn encode(
     kind: Kind,
     number: u64,
     offset: u64,
@@ -80,7 +81,7 @@ pub(super) fn encode(
 }
 
 /// The record at `offset` of a file's bytes, if a whole and undamaged one stands there.
-pub(super) fn decode(bytes: &[u8], number: u64, offset: usize) -> Option<Record<'_>> {
+pub(crate) fn decode(bytes: &[u8], number: u64, offset: usize) -> Option<Record<'_>> {
     let rest = bytes.get(offset..)?;
     let front = rest.get(..FRONT_BYTES)?;
     let word = |at: usize| u64::from_le_bytes(front[at..at + 8].try_into().expect("8 bytes"));
@@ -89,7 +90,11 @@ pub(super) fn decode(bytes: &[u8], number: u64, offset: usize) -> Option<Record<
     }
     let length = usize::try_from(word(8)).ok()?;
     let end = FRONT_BYTES.checked_add(length.checked_next_multiple_of(ALIGNMENT)?)?;
-    if end > rest.len() || check(number, offset as u64, &rest[..end]) != word(24) {
+    if end > rest.len() {
+        return None;
+    }
+    let intact = check(number, offset as u64, &rest[..end]) == word(24);
+    if !intact && !active(Mutation::TornTailTakenWhole) {
         return None;
     }
     Some(Record {
