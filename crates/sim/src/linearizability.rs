@@ -22,21 +22,32 @@ const MAX_CONFIGURATIONS: usize = 4_000_000;
 
 /// Why a history is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum NotLinearizable {
+pub enum NotLinearizable {
     /// No order explains what the clients heard.
     #[error("no order explains the {calls} calls on keys {keys:?}; stuck at the call {stuck}")]
     NoOrder {
+        /// The keys of the part that has no order.
         keys: Vec<usize>,
+        /// How many calls it has.
         calls: usize,
+        /// The call that the longest order couldn't explain.
         stuck: String,
     },
     /// The search was given up: nothing is known.
     #[error("the search over {calls} calls on keys {keys:?} was given up")]
-    GivenUp { keys: Vec<usize>, calls: usize },
+    GivenUp {
+        /// The keys of the part that took too long.
+        keys: Vec<usize>,
+        /// How many calls it has.
+        calls: usize,
+    },
 }
 
 /// Checks a whole history.
-pub(crate) fn check(history: &[Call]) -> Result<(), NotLinearizable> {
+///
+/// # Errors
+/// See [`NotLinearizable`].
+pub fn check(history: &[Call]) -> Result<(), NotLinearizable> {
     for (keys, part) in parts(history) {
         check_part(&keys, &part)?;
     }
