@@ -187,6 +187,16 @@ impl Host {
         Ok(loaded)
     }
 
+    /// Attaches a classifier to the egress of this host's port on the switch, where it sees every frame on the way to this host.
+    /// One program can be at several ports.
+    ///
+    /// # Errors
+    /// The kernel refuses it, or on the loopback device.
+    pub fn attach_at_port(&self, program: &mut Loaded) -> Result<(), LabError> {
+        let place = self.placed("a program")?;
+        program.attach(&place.switch, &place.port)
+    }
+
     /// The names of the classifiers that TCX links attach to the egress of `eth0`, whoever attached them.
     ///
     /// # Errors
