@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod cargo;
+mod chaos;
 mod deb;
 mod edges;
 mod nix;
@@ -37,6 +38,7 @@ enum Task {
     Nix(nix::Nix),
     Deb(deb::Deb),
     Sim(Sim),
+    Chaos(Chaos),
 }
 
 /// install what is missing, verify, build and run every test
@@ -64,11 +66,20 @@ struct Tidy {}
 #[argh(subcommand, name = "sim")]
 struct Sim {}
 
+/// run real replicas under chaos: --minutes N, --seed S, --replicas N (more: cargo xtask chaos --help)
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "chaos")]
+struct Chaos {}
+
 fn main() -> ExitCode {
-    // The simulator reads its own arguments.
+    // The simulator and the chaos read their own arguments.
     let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|first| first == "sim") {
-        return exit(sim::run(&arguments.collect::<Vec<_>>()));
+    let first = arguments.next();
+    let arguments: Vec<_> = arguments.collect();
+    match first.as_ref().and_then(|first| first.to_str()) {
+        Some("sim") => return exit(sim::run(&arguments)),
+        Some("chaos") => return exit(chaos::run(&arguments)),
+        _ => {}
     }
     let Xtask { task } = argh::from_env();
     exit(match task {
@@ -80,6 +91,7 @@ fn main() -> ExitCode {
         Task::Nix(_) => nix::run(),
         Task::Deb(_) => deb::run(),
         Task::Sim(_) => sim::run(&[]),
+        Task::Chaos(_) => chaos::run(&[]),
     })
 }
 
