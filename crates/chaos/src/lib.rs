@@ -11,6 +11,7 @@ mod clients;
 mod deck;
 mod delay_line;
 mod group;
+mod history;
 mod network;
 mod plan;
 mod program;

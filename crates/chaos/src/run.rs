@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use electrode_lab::{Host, Lab};
 use electrode_replica::StatusReport;
-use electrode_sim::check_linearizability;
 
 use crate::clients::{Clients, KEYS};
 use crate::deck::{Chaos, Deck};
 use crate::group::{Group, PORT};
+use crate::history;
 use crate::network::Network;
 use crate::plan::{ALL_KINDS, Plan, Segment};
 use crate::report::{Kernel, Report};
@@ -287,8 +287,9 @@ impl<'a> Place<'a> {
 
     fn check_history(&self, keys: std::ops::Range<usize>) -> Result<u64> {
         let history = self.clients.history(keys);
-        check_linearizability(&history).map_err(|error| Violation(error.to_string()))?;
-        Ok(history.len() as u64)
+        let calls = history.len() as u64;
+        history::check(history).map_err(|error| Violation(error.to_string()))?;
+        Ok(calls)
     }
 
     fn wait(
