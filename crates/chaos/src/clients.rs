@@ -219,7 +219,7 @@ impl One {
                 return;
             }
             let number = self.made.fetch_add(1, Ordering::Relaxed);
-            let action = self.workload.action(number, &mut self.random);
+            let action = showing(self.workload.action(number, &mut self.random));
             let reads = matches!(action, Action::Single(_, Step::Get));
             let at = self.shared.ask(action.clone());
             let begun = self.shared.now();
@@ -231,6 +231,33 @@ impl One {
             if let Some(outcome) = self.shared.answer(at, &action, answer) {
                 self.shared.begun[self.task].store(begun, Ordering::Relaxed);
                 self.workload.learn(&action, &outcome);
+            }
+        }
+    }
+}
+
+/// The same action, but so that every answer shows each value that it depends on, not its length alone, or that it differs from
+/// what was expected: what a call without an answer wrote then matters only if somebody saw it.
+fn showing(action: Action) -> Action {
+    match action {
+        Action::Single(key, Step::Append(value)) => Action::Txn {
+            compares: Vec::new(),
+            success: vec![(key, Step::Append(value)), (key, Step::Get)],
+            failure: Vec::new(),
+        },
+        Action::Single(..) => action,
+        Action::Txn {
+            compares,
+            mut success,
+            mut failure,
+        } => {
+            let written: Vec<usize> = success.iter().map(|(key, _)| *key).collect();
+            success.extend(written.into_iter().map(|key| (key, Step::Get)));
+            failure.extend(compares.iter().map(|(key, _)| (*key, Step::Get)));
+            Action::Txn {
+                compares,
+                success,
+                failure,
             }
         }
     }

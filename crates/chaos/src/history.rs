@@ -3,7 +3,8 @@
 //! In the simulator every answer says where in the order it was; a real group doesn't tell. But every value is written once, so
 //! whoever sees it tells that its writer was before. That helps the search in two ways, of which neither can hide a violation
 //! or invent one: where it looks first, and which unanswered calls it leaves out at first. An order without them is an order,
-//! since they may never have been executed; only if there is none they are all tried.
+//! since they may never have been executed; only if there is none they are all tried. (Where answers show all that they depend
+//! on, as those to the [clients](crate::clients) do, there is none then either.)
 
 use std::collections::HashMap;
 
