@@ -101,6 +101,12 @@ impl Group {
         self.lab.scratch().join(format!("r{index}.log"))
     }
 
+    /// How many lines of a replica's log have these words.
+    pub(crate) fn logged(&self, index: usize, words: &str) -> usize {
+        let log = std::fs::read_to_string(self.log(index)).unwrap();
+        log.lines().filter(|line| line.contains(words)).count()
+    }
+
     /// Starts a replica, for the first time or again with the same state directory.
     pub(crate) fn spawn(&mut self, index: usize) {
         let command = self.hosts[index].command(env!("CARGO_BIN_EXE_electrode"));
