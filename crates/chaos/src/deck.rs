@@ -143,7 +143,14 @@ impl Deck {
         for at in (1..cards.len()).rev() {
             cards.swap(at, self.random.index(at + 1));
         }
+        // The last is drawn first: what has never happened.
+        cards.sort_by_key(|card| self.happened.get(card.name()) == Some(&0));
         cards
+    }
+
+    /// Shuffles anew, for a group of another kind.
+    pub(crate) fn shuffle(&mut self) {
+        self.cards = self.shuffled();
     }
 }
 

@@ -43,7 +43,10 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    let options: Options = argh::from_env();
+    let options = match options() {
+        Ok(options) => options,
+        Err(code) => return code,
+    };
     let plan = match plan(&options) {
         Ok(plan) => plan,
         Err(error) => {
@@ -59,6 +62,25 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// What the command line says; or, where that is a question or a mistake, the answer is printed.
+fn options() -> Result<Options, ExitCode> {
+    let arguments = std::env::args_os().skip(1);
+    let arguments: Vec<String> = arguments
+        .map(|argument| argument.to_string_lossy().into_owned())
+        .collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    Options::from_args(&["electrode-chaos"], &arguments).map_err(|early| match early.status {
+        Ok(()) => {
+            println!("{}", early.output);
+            ExitCode::SUCCESS
+        }
+        Err(()) => {
+            eprintln!("{}", early.output);
+            ExitCode::from(2)
+        }
+    })
 }
 
 fn plan(options: &Options) -> Result<Plan> {

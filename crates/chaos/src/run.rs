@@ -34,6 +34,9 @@ const TURN: Duration = Duration::from_millis(10);
 /// How often a line says how far it is.
 const PROGRESS: Duration = Duration::from_secs(10);
 
+/// After so long without what is waited for, the timeline says how the replicas are.
+const STRANGE: Duration = Duration::from_secs(4);
+
 /// Hosts with clients.
 const CLIENTS: usize = 2;
 
@@ -64,6 +67,7 @@ pub fn run(plan: &Plan) -> Result<Report> {
     let mut deck = Deck::new(plan.seed);
     for segment in plan.segments() {
         let mut place = Place::new(plan, segment, begun)?;
+        deck.shuffle();
         let outcome = place.live(&mut deck, &mut report);
         report.groups += 1;
         place.add_to(&mut report)?;
@@ -170,7 +174,7 @@ impl<'a> Place<'a> {
         self.note("healed; now all has to be well");
         let mut before: Option<Vec<StatusReport>> = None;
         let within = self.plan.healing;
-        self.wait("after the last fault", within, |place| {
+        self.wait("not well after the last fault", within, |place| {
             let Some(reports) = place.ready() else {
                 before = None;
                 return false;
@@ -299,8 +303,14 @@ impl<'a> Place<'a> {
         mut done: impl FnMut(&Place<'_>) -> bool,
     ) -> Result<()> {
         let begun = Instant::now();
+        let mut strange = begun + STRANGE;
         while !done(self) {
             self.look()?;
+            if Instant::now() > strange {
+                strange += STRANGE;
+                let seen = self.watch.seen().describe();
+                self.note(&format!("{what}: still waiting\n{seen}"));
+            }
             if begun.elapsed() > within {
                 let seen = self.watch.seen().describe();
                 return Err(Violation(format!("{what}, not within {within:?}\n{seen}")).into());
