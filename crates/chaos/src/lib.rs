@@ -7,12 +7,14 @@
 
 #![forbid(unsafe_code)]
 
+mod chaos;
 mod clients;
 mod deck;
 mod delay_line;
 mod group;
 mod history;
 mod network;
+mod place;
 mod plan;
 mod program;
 mod report;

@@ -184,7 +184,7 @@ impl Network {
     pub(crate) fn frames(&mut self) -> Result<Frames> {
         let mut frames = Frames::default();
         for (from, to) in self.pairs() {
-            let words = self.program.value(program::TALLIES, index(from, to))?;
+            let words: [u64; 9] = self.program.value(program::TALLIES, index(from, to))?;
             let Tally {
                 seen,
                 cut,
@@ -195,7 +195,7 @@ impl Network {
                 late,
                 ring_full,
                 waiting: _,
-            } = Tally::of(words);
+            } = zerocopy::transmute!(words);
             frames.add(&Frames {
                 seen,
                 cut,
@@ -240,8 +240,11 @@ impl Network {
                 delay,
                 late,
             };
-            self.program
-                .set(program::FATES, index(from, to), fate.words())?;
+            self.program.set::<[u64; 8]>(
+                program::FATES,
+                index(from, to),
+                zerocopy::transmute!(fate),
+            )?;
         }
         Ok(())
     }

@@ -3,6 +3,8 @@
 use bpf_asm::builder::{TC_ACT_OK, TC_ACT_SHOT};
 use bpf_asm::harness::{Harness, Outcome};
 
+use zerocopy::IntoBytes;
+
 use super::*;
 
 const REPLICAS: u16 = 7077;
@@ -20,13 +22,8 @@ fn harness() -> Harness {
 
 fn set(harness: &Harness, from: u8, to: u8, fate: Fate) {
     let index = u32::from(from) * HOSTS as u32 + u32::from(to);
-    let value: Vec<u8> = fate
-        .words()
-        .iter()
-        .flat_map(|word| word.to_le_bytes())
-        .collect();
     let fates = harness.map(FATES).unwrap();
-    fates.update(&index.to_le_bytes(), &value).unwrap();
+    fates.update(&index.to_le_bytes(), fate.as_bytes()).unwrap();
 }
 
 /// A datagram over IPv4 with this many bytes in all.
