@@ -24,7 +24,7 @@ pub struct Plan {
     /// Decides faults, frames' fates, workload, and what the groups are. Threads and processes run as they will, so a seed
     /// makes a run of the same kind, not the same run.
     pub seed: u64,
-    /// How long it lasts, the groups' starts and the healing included.
+    /// How long it lasts, without the starts of its groups.
     pub length: Duration,
     /// 3, 5 or 7.
     pub replicas: usize,
