@@ -71,14 +71,10 @@ impl Card {
     }
 }
 
-/// The names of all kinds.
-pub(crate) fn kinds() -> impl Iterator<Item = &'static str> {
-    Card::ALL.into_iter().map(Card::name)
-}
-
 /// The faults of a run: the deck, and what has happened so far.
 #[derive(Debug)]
 pub(crate) struct Deck {
+    kinds: Vec<Card>,
     cards: Vec<Card>,
     pub(crate) random: Random,
     /// How often each kind has happened.
@@ -86,11 +82,17 @@ pub(crate) struct Deck {
 }
 
 impl Deck {
-    pub(crate) fn new(seed: u64) -> Deck {
+    /// A deck of all kinds, but for clocks that are ahead where that isn't possible.
+    pub(crate) fn new(seed: u64, clocks: bool) -> Deck {
+        let all = Card::ALL.into_iter();
+        let kinds: Vec<Card> = all
+            .filter(|card| clocks || *card != Card::SkewClock)
+            .collect();
         Deck {
             cards: Vec::new(),
             random: Random::new(seed),
-            happened: kinds().map(|kind| (kind, 0)).collect(),
+            happened: kinds.iter().map(|card| (card.name(), 0)).collect(),
+            kinds,
         }
     }
 
@@ -113,7 +115,7 @@ impl Deck {
     }
 
     fn shuffled(&mut self) -> Vec<Card> {
-        let mut cards = Card::ALL.to_vec();
+        let mut cards = self.kinds.clone();
         for at in (1..cards.len()).rev() {
             cards.swap(at, self.random.index(at + 1));
         }

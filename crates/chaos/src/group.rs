@@ -119,14 +119,9 @@ impl Group {
         let replica = &mut self.replicas[index];
         let mut command = match start.clock_ahead_s {
             0 => replica.host.command(&self.binary),
-            seconds => {
-                // It becomes the replica, as `ip netns exec` became it, so that signals reach whom they are meant for.
-                let mut command = replica.host.command("unshare");
-                let seconds = seconds.to_string();
-                command.args(["--time", "--monotonic", &seconds, "--boottime", &seconds]);
-                command.arg(&self.binary);
-                command
-            }
+            seconds => replica
+                .host
+                .command_with_clocks_ahead(&self.binary, seconds),
         };
         command
             .args(["replica", "--app", "kv", "--index", &index.to_string()])

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use electrode_lab::has_time_namespaces;
 use electrode_replica::StatusReport;
 
 use crate::chaos::Chaos;
@@ -36,7 +37,13 @@ pub fn run(plan: &Plan) -> Result<Report> {
         replicas: plan.replicas,
         ..Report::default()
     };
-    let mut deck = Deck::new(plan.seed);
+    let clocks = has_time_namespaces();
+    if !clocks {
+        eprintln!(
+            "No time namespaces here (Linux 5.6, util-linux): no replica's clocks will be ahead."
+        );
+    }
+    let mut deck = Deck::new(plan.seed, clocks);
     for segment in plan.segments() {
         let mut place = Place::new(plan, segment, begun)?;
         deck.shuffle();

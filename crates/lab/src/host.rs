@@ -145,6 +145,19 @@ impl Host {
         }
     }
 
+    /// As [`Host::command`], in a time namespace whose monotonic and boot clocks are so many seconds ahead of the machine's; see
+    /// [`has_time_namespaces`](crate::has_time_namespaces).
+    #[must_use]
+    pub fn command_with_clocks_ahead(&self, program: impl AsRef<OsStr>, seconds: u32) -> Command {
+        // It becomes the command too.
+        let mut command = self.command("unshare");
+        let seconds = seconds.to_string();
+        command
+            .args(["--time", "--monotonic", &seconds, "--boottime", &seconds])
+            .arg(program);
+        command
+    }
+
     /// Starts a [`Host::command`].
     ///
     /// # Errors

@@ -24,7 +24,7 @@ mod switch;
 pub use child::Child;
 pub use error::LabError;
 pub use faults::{FaultCounts, Faults};
-pub use guard::{is_root, root_or_skip};
+pub use guard::{has_time_namespaces, is_root, root_or_skip};
 pub use host::{Host, HostOptions};
 pub use keeper::clean_on_signals;
 pub use leftovers::sweep;

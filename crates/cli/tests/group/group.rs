@@ -115,11 +115,8 @@ impl Group {
 
     /// As [`Group::spawn`], in a time namespace whose clocks are so many seconds ahead.
     pub(crate) fn spawn_with_clocks_ahead(&mut self, index: usize, seconds: u32) {
-        let mut command = self.hosts[index].command("unshare");
-        let seconds = seconds.to_string();
-        // It becomes the replica, so that signals reach that.
-        command.args(["--time", "--monotonic", &seconds, "--boottime", &seconds]);
-        command.arg(env!("CARGO_BIN_EXE_electrode"));
+        let binary = env!("CARGO_BIN_EXE_electrode");
+        let command = self.hosts[index].command_with_clocks_ahead(binary, seconds);
         self.spawn_as(index, command);
     }
 
