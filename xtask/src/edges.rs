@@ -50,6 +50,10 @@ edges! {
     "electrode-sim" may [
         "bpf-asm", "electrode-apps", "electrode-fastpath", "electrode-journal", "electrode-vr", "electrode-wire"
     ] never NEVER_IN_SIM;
+    "electrode-chaos" may [
+        "bpf-asm", "electrode-client", "electrode-lab", "electrode-replica", "electrode-sim", "electrode-vr",
+        "electrode-wire"
+    ] never LOADERS;
     "electrode" may [
         "bpf-asm", "electrode-apps", "electrode-client", "electrode-config", "electrode-dataplane",
         "electrode-fastpath", "electrode-lab", "electrode-replica", "electrode-sim", "electrode-vr", "electrode-wire"

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod cargo;
+mod chaos;
 mod deb;
 mod edges;
 mod nix;
@@ -40,6 +41,7 @@ enum Task {
     Deb(deb::Deb),
     Reproduce(reproduce::Reproduce),
     Sim(Sim),
+    Chaos(Chaos),
 }
 
 /// install what is missing, verify, build and run every test
@@ -67,11 +69,20 @@ struct Tidy {}
 #[argh(subcommand, name = "sim")]
 struct Sim {}
 
+/// run real replicas under chaos: --minutes N, --seed S, --replicas N (more: cargo xtask chaos --help)
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "chaos")]
+struct Chaos {}
+
 fn main() -> ExitCode {
-    // The simulator reads its own arguments.
+    // The simulator and the chaos read their own arguments.
     let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|first| first == "sim") {
-        return exit(sim::run(&arguments.collect::<Vec<_>>()));
+    let first = arguments.next();
+    let arguments: Vec<_> = arguments.collect();
+    match first.as_ref().and_then(|first| first.to_str()) {
+        Some("sim") => return exit(sim::run(&arguments)),
+        Some("chaos") => return exit(chaos::run(&arguments)),
+        _ => {}
     }
     // So does a test.
     let mut arguments = std::env::args_os().skip(1);
@@ -89,6 +100,7 @@ fn main() -> ExitCode {
         Task::Deb(arguments) => deb::run(&arguments),
         Task::Reproduce(_) => reproduce::run(),
         Task::Sim(_) => sim::run(&[]),
+        Task::Chaos(_) => chaos::run(&[]),
     })
 }
 

@@ -18,7 +18,7 @@ use electrode_fastpath::programs::{self, PROGRAM_PREPARE, PROGRAM_PREPARE_OK};
 use nix::errno::Errno;
 
 use crate::memory::Maps;
-use crate::{Attachment, Hook, Options, Programs};
+use crate::{Attachment, Hook, Options, Programs, uninterrupted};
 
 /// The priority of our clsact filter, so that one left behind by a killed process is found again.
 const TC_PRIORITY: u16 = 0xe1ec;
@@ -120,9 +120,7 @@ impl Loaded {
         };
         if programs.broadcast {
             let program = classifier(&mut ebpf)?;
-            program
-                .load()
-                .map_err(|error| refused("broadcast", &error))?;
+            uninterrupted::load(|| program.load()).map_err(|error| refused("broadcast", &error))?;
         }
         Ok(Loaded {
             ebpf,
@@ -326,9 +324,8 @@ fn classifier(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, AttachError> {
 }
 
 fn load_xdp(ebpf: &mut Ebpf, name: &'static str) -> Result<(), AttachError> {
-    xdp(ebpf, name)?
-        .load()
-        .map_err(|error| refused(name, &error))
+    let program = xdp(ebpf, name)?;
+    uninterrupted::load(|| program.load()).map_err(|error| refused(name, &error))
 }
 
 fn refused(program: &'static str, error: &ProgramError) -> AttachError {

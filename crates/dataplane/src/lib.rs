@@ -7,6 +7,7 @@ mod attach;
 mod memory;
 mod neighbours;
 pub mod probe;
+mod uninterrupted;
 
 use std::io;
 use std::net::SocketAddr;

@@ -14,6 +14,7 @@ use bpf_asm::program::{Contents, MapDef, MapType, Program, ProgramKind};
 
 use crate::attach::chain;
 use crate::memory::Pages;
+use crate::uninterrupted;
 
 pub use interface::{Attachable, Interface, Neighbour, interface, tcx, xdp};
 
@@ -286,8 +287,10 @@ fn load(kind: ProgramKind, maps: Vec<MapDef>, code: fn(&mut Assembler)) -> Resul
     let mut ebpf = Ebpf::load(&object).map_err(|error| from_ebpf(&error))?;
     let program = ebpf.program_mut(PROGRAM).ok_or(Refusal::Forbidden)?;
     match kind {
-        ProgramKind::Classifier => <&mut SchedClassifier>::try_from(program).and_then(|p| p.load()),
-        _ => <&mut Xdp>::try_from(program).and_then(|p| p.load()),
+        ProgramKind::Classifier => {
+            <&mut SchedClassifier>::try_from(program).and_then(|p| uninterrupted::load(|| p.load()))
+        }
+        _ => <&mut Xdp>::try_from(program).and_then(|p| uninterrupted::load(|| p.load())),
     }
     .map_err(|error| from_program(&error))?;
     Ok(ebpf)

@@ -7,10 +7,6 @@ mod program;
 
 use std::sync::PoisonError;
 
-use aya::maps::Array;
-use aya::{Ebpf, Pod};
-
-use crate::program::refused;
 use crate::{Host, LabError, Loaded};
 
 /// What happens to IP packets on their way to a host; each is a share of 1024.
@@ -66,7 +62,7 @@ impl Host {
             program.attach(&place.switch, &place.port)?;
             *loaded = Some(program);
         }
-        let Some(Loaded { ebpf, .. }) = loaded.as_mut() else {
+        let Some(loaded) = loaded.as_mut() else {
             return Ok(());
         };
         let Faults {
@@ -76,9 +72,7 @@ impl Host {
             reorder,
         } = faults;
         let shares = [drop, corrupt, duplicate, reorder, source_port.into()];
-        array::<[u32; 5]>(ebpf, program::SHARES)?
-            .set(0, shares, 0)
-            .map_err(refused("setting faults"))
+        loaded.set::<[u32; 5]>(program::SHARES, 0, shares)
     }
 
     /// How often each fault has happened on the way to this host.
@@ -87,13 +81,11 @@ impl Host {
     /// The kernel doesn't say.
     pub fn fault_counts(&self) -> Result<FaultCounts, LabError> {
         let mut loaded = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(Loaded { ebpf, .. }) = loaded.as_mut() else {
+        let Some(loaded) = loaded.as_mut() else {
             return Ok(FaultCounts::default());
         };
-        let counts = array::<[u64; 4]>(ebpf, program::COUNTS)?
-            .get(&0, 0)
-            .map_err(refused("reading the faults' counters"))?;
-        let [dropped, corrupted, duplicated, reordered] = counts;
+        let [dropped, corrupted, duplicated, reordered] =
+            loaded.value::<[u64; 4]>(program::COUNTS, 0)?;
         Ok(FaultCounts {
             dropped,
             corrupted,
@@ -101,15 +93,4 @@ impl Host {
             reordered,
         })
     }
-}
-
-fn array<'a, T: Pod>(
-    ebpf: &'a mut Ebpf,
-    name: &str,
-) -> Result<Array<&'a mut aya::maps::MapData, T>, LabError> {
-    let map = ebpf.map_mut(name).ok_or_else(|| LabError::Program {
-        doing: format!("finding the map {name}"),
-        message: "it isn't in the object".to_owned(),
-    })?;
-    Array::try_from(map).map_err(refused("opening a map"))
 }

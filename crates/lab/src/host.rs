@@ -145,6 +145,19 @@ impl Host {
         }
     }
 
+    /// As [`Host::command`], in a time namespace whose monotonic and boot clocks are so many seconds ahead of the machine's; see
+    /// [`has_time_namespaces`](crate::has_time_namespaces).
+    #[must_use]
+    pub fn command_with_clocks_ahead(&self, program: impl AsRef<OsStr>, seconds: u32) -> Command {
+        // It becomes the command too.
+        let mut command = self.command("unshare");
+        let seconds = seconds.to_string();
+        command
+            .args(["--time", "--monotonic", &seconds, "--boottime", &seconds])
+            .arg(program);
+        command
+    }
+
     /// Starts a [`Host::command`].
     ///
     /// # Errors
@@ -185,6 +198,16 @@ impl Host {
         let mut loaded = Loaded::new(program)?;
         loaded.attach(&place.namespace, self.interface())?;
         Ok(loaded)
+    }
+
+    /// Attaches a classifier to the egress of this host's port on the switch, where it sees every frame on the way to this host.
+    /// One program can be at several ports.
+    ///
+    /// # Errors
+    /// The kernel refuses it, or on the loopback device.
+    pub fn attach_at_port(&self, program: &mut Loaded) -> Result<(), LabError> {
+        let place = self.placed("a program")?;
+        program.attach(&place.switch, &place.port)
     }
 
     /// The names of the classifiers that TCX links attach to the egress of `eth0`, whoever attached them.

@@ -59,6 +59,11 @@ impl Loaded {
         Ok(Loaded { name, kind, ebpf })
     }
 
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Attaches it in the namespace: XDP natively, a classifier to the egress.
     pub(crate) fn attach(&mut self, namespace: &str, interface: &str) -> Result<(), LabError> {
         let attaching = format!("attaching the program {} to {interface}", self.name);

@@ -115,6 +115,15 @@ impl Lab {
         self.switch.as_deref()
     }
 
+    /// Moves the calling thread to the switch, for good. For threads that the caller owns.
+    ///
+    /// # Errors
+    /// The lab is on the loopback device.
+    pub fn enter_switch(&self) -> Result<(), LabError> {
+        let switch = self.switch().ok_or(LabError::OnLoopback("a switch"))?;
+        namespace::enter(switch)
+    }
+
     /// Adds a host with an MTU of 1500.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::sync::OnceLock;
 
 use electrode_vr::{Nonce, Time};
 use rustix::time::{ClockId, clock_gettime};
@@ -15,9 +16,29 @@ pub(crate) fn now() -> Time {
 }
 
 /// By how much the boot clock is ahead of the one that the kernel's programs read, in nanoseconds.
-pub(crate) fn monotonic_to_boot() -> u64 {
-    let monotonic = read(ClockId::Monotonic);
-    now().0.saturating_sub(monotonic.0)
+///
+/// Programs read the machine's monotonic clock, also where the process lives in a time namespace whose clocks have an offset
+/// (time_namespaces(7)).
+pub(crate) fn programs_to_boot() -> i64 {
+    static OFFSET: OnceLock<i64> = OnceLock::new();
+    // A process can't change its namespace's offsets, so they are read once. Kernels without such namespaces have no file.
+    let offset = OFFSET.get_or_init(|| {
+        std::fs::read_to_string("/proc/self/timens_offsets")
+            .ok()
+            .and_then(|offsets| monotonic_offset(&offsets))
+            .unwrap_or(0)
+    });
+    let ahead = now().0.wrapping_sub(read(ClockId::Monotonic).0);
+    ahead.cast_signed().saturating_add(*offset)
+}
+
+/// The monotonic clock's offset in nanoseconds, from lines of a clock's name, seconds and nanoseconds.
+fn monotonic_offset(offsets: &str) -> Option<i64> {
+    let mut lines = offsets.lines().map(str::split_whitespace);
+    let mut line = lines.find(|line| line.clone().next() == Some("monotonic"))?;
+    let (seconds, nanoseconds): (i64, i64) =
+        (line.nth(1)?.parse().ok()?, line.next()?.parse().ok()?);
+    seconds.checked_mul(1_000_000_000)?.checked_add(nanoseconds)
 }
 
 fn read(clock: ClockId) -> Time {
@@ -62,6 +83,27 @@ mod tests {
     fn the_clock_goes_forward() {
         let before = now();
         assert!(before.0 > 0 && now() >= before);
+    }
+
+    #[test]
+    fn the_offset_of_a_time_namespace_is_read() {
+        let offset = |text| monotonic_offset(text);
+        assert_eq!(
+            offset("monotonic        1000         5\nboottime  7  0\n"),
+            Some(1_000_000_000_005)
+        );
+        assert_eq!(
+            offset("boottime  7  0\nmonotonic  -2  500000000\n"),
+            Some(-1_500_000_000)
+        );
+        for none in [
+            "",
+            "monotonic",
+            "monotonic x 0",
+            "monotonic 99999999999999 0",
+        ] {
+            assert_eq!(offset(none), None, "{none:?}");
+        }
     }
 
     #[test]

@@ -7,13 +7,11 @@ use electrode_apps::KvResult;
 use electrode_vr::{ClientId, GroupId, Reply, RequestNumber, View};
 use electrode_wire::{CLIENT, Envelope, decode_reply, encode_request};
 
-use crate::history::{Action, Answer, Call, Step};
+use crate::history::Call;
 use crate::machine::{OP_FRONT, OpKey, REPLY_FRONT, key_of, place_of};
 use crate::plan::{MS, Plan};
 use crate::random::Random;
-
-/// Bytes of a value that is compared with.
-const LONGEST_EXPECTED: usize = 4000;
+use crate::workload::Workload;
 
 /// A request without its answer.
 struct Open {
@@ -48,11 +46,8 @@ pub(crate) struct Client {
     left: u64,
     pipeline: usize,
     think: u64,
-    keys: usize,
-    large: usize,
+    workload: Workload,
     open: BTreeMap<RequestNumber, Open>,
-    /// What it last saw of each key.
-    seen: Vec<Option<Vec<u8>>>,
     pub(crate) history: Vec<Call>,
     pub(crate) done: u64,
     pub(crate) reads_done: u64,
@@ -76,10 +71,12 @@ impl Client {
             left: requests,
             pipeline: plan.pipeline,
             think: plan.think,
-            keys: plan.keys,
-            large: plan.large,
+            workload: Workload::new(
+                u8::try_from(index).expect("few clients"),
+                plan.keys,
+                plan.large,
+            ),
             open: BTreeMap::new(),
-            seen: vec![None; plan.keys],
             history: Vec::new(),
             done: 0,
             reads_done: 0,
@@ -169,10 +166,10 @@ impl Client {
     fn begin(&mut self, now: u64, known: &Known) {
         let read = self.reads && self.choices.chance(400);
         let (action, number) = if read {
-            let key = self.choices.index(self.keys);
-            (Action::Single(key, Step::Get), self.next_read)
+            (self.workload.read(&mut self.choices), self.next_read)
         } else {
-            (self.action(), self.next)
+            let action = self.workload.action(self.next, &mut self.choices);
+            (action, self.next)
         };
         let mut op = number.to_le_bytes().to_vec();
         op.extend(self.id.0.to_le_bytes());
@@ -198,51 +195,6 @@ impl Client {
         }
         self.left -= 1;
         self.think_until = now + self.random.below(self.think);
-    }
-
-    /// A value that nobody else writes.
-    fn value(&mut self) -> Vec<u8> {
-        let mut value = vec![u8::try_from(self.index).expect("few clients")];
-        value.extend(
-            u16::try_from(self.next & 0xffff)
-                .expect("16 bits")
-                .to_le_bytes(),
-        );
-        if self.large > 0 && self.choices.chance(30) {
-            value.resize(self.large, 0xaa);
-        } else if self.choices.chance(200) {
-            value.resize(3 + self.choices.index(200), 0x55);
-        }
-        value
-    }
-
-    /// What it last saw of a key, unless that is too long to be sent around.
-    fn expected(&self, key: usize) -> Option<Vec<u8>> {
-        self.seen[key]
-            .clone()
-            .filter(|value| value.len() <= LONGEST_EXPECTED)
-    }
-
-    fn step(&mut self, key: usize) -> Step {
-        match self.choices.below(10) {
-            0..3 => Step::Get,
-            3..6 => Step::Put(self.value()),
-            6..8 => Step::CompareAndSwap(self.expected(key), self.value()),
-            _ => Step::Append(self.value()),
-        }
-    }
-
-    fn action(&mut self) -> Action {
-        let key = self.choices.index(self.keys);
-        if !self.choices.chance(120) {
-            return Action::Single(key, self.step(key));
-        }
-        let other = self.choices.index(self.keys);
-        Action::Txn {
-            compares: vec![(key, self.expected(key))],
-            success: vec![(key, self.step(key)), (other, self.step(other))],
-            failure: vec![(other, Step::Get)],
-        }
     }
 
     /// A reply arrives. An error is a violation of what clients are promised.
@@ -331,16 +283,7 @@ impl Client {
                 call.action
             ));
         };
-        if let Action::Single(key, step) = &call.action {
-            self.seen[*key] = match (step, outcome.answers.first()) {
-                (Step::Get, Some(Answer::Value(value))) => value.clone(),
-                (Step::Put(value) | Step::CompareAndSwap(_, value), Some(Answer::Stored)) => {
-                    Some(value.clone())
-                }
-                (_, Some(Answer::Mismatch(actual))) => actual.clone(),
-                (_, _) => self.seen[*key].take(),
-            };
-        }
+        self.workload.learn(&call.action, &outcome);
         call.returned = Some((now, outcome));
         call.hint = 2 * place + u64::from(read);
         Ok(())

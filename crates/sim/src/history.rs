@@ -1,56 +1,71 @@
 //! What clients did and heard: the input of the linearizability checker.
 
+use std::collections::BTreeMap;
+
 use electrode_apps::{Compare, KvOp, KvResult, KvTxn, TxnResult};
 
 /// A single step on one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
+pub enum Step {
+    /// Read.
     Get,
+    /// Write this value.
     Put(Vec<u8>),
+    /// Write the second value if the first is there (None: if nothing is).
     CompareAndSwap(Option<Vec<u8>>, Vec<u8>),
+    /// Add these bytes at the end.
     Append(Vec<u8>),
 }
 
 /// What a client asked; keys are small numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Action {
+pub enum Action {
     /// One step.
     Single(usize, Step),
     /// If every compare holds, the first steps, otherwise the second.
     Txn {
+        /// Keys, and what has to be there.
         compares: Vec<(usize, Option<Vec<u8>>)>,
+        /// The steps if all of that is there.
         success: Vec<(usize, Step)>,
+        /// The steps otherwise.
         failure: Vec<(usize, Step)>,
     },
 }
 
 /// What a step answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Answer {
+pub enum Answer {
+    /// What was read.
     Value(Option<Vec<u8>>),
+    /// It was written.
     Stored,
+    /// Another value was there, this one; nothing was written.
     Mismatch(Option<Vec<u8>>),
+    /// The length after an append, in bytes.
     Length(u64),
 }
 
 /// What an action answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Outcome {
+pub struct Outcome {
     /// Of a transaction: whether the compares held.
-    pub(crate) succeeded: bool,
-    pub(crate) answers: Vec<Answer>,
+    pub succeeded: bool,
+    /// One for each step that was made.
+    pub answers: Vec<Answer>,
 }
 
 /// One request, from its first send to its reply.
 #[derive(Clone, Debug)]
-pub(crate) struct Call {
-    pub(crate) action: Action,
-    /// The simulated nanosecond of the first send.
-    pub(crate) invoked: u64,
+pub struct Call {
+    /// What was asked.
+    pub action: Action,
+    /// The (simulated) nanosecond of the first send.
+    pub invoked: u64,
     /// When the answer came and what it was; None: it is not known whether it was executed.
-    pub(crate) returned: Option<(u64, Outcome)>,
+    pub returned: Option<(u64, Outcome)>,
     /// Where in the order its answer says that it was, 0 when nobody said: where the checker looks first.
-    pub(crate) hint: u64,
+    pub hint: u64,
 }
 
 /// The bytes of a key.
@@ -60,7 +75,8 @@ pub(crate) fn key_bytes(key: usize) -> Vec<u8> {
 
 impl Action {
     /// The keys that it reads or writes.
-    pub(crate) fn keys(&self) -> Vec<usize> {
+    #[must_use]
+    pub fn keys(&self) -> Vec<usize> {
         match self {
             Action::Single(key, _) => vec![*key],
             Action::Txn {
@@ -76,7 +92,8 @@ impl Action {
     }
 
     /// Whether it can change anything.
-    pub(crate) fn writes(&self) -> bool {
+    #[must_use]
+    pub fn writes(&self) -> bool {
         let write = |step: &Step| !matches!(step, Step::Get);
         match self {
             Action::Single(_, step) => write(step),
@@ -87,12 +104,15 @@ impl Action {
     }
 
     /// As the store's op.
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        let names: Vec<Vec<u8>> = (0..=self.keys().into_iter().max().unwrap_or(0))
-            .map(key_bytes)
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let names: BTreeMap<usize, Vec<u8>> = self
+            .keys()
+            .into_iter()
+            .map(|key| (key, key_bytes(key)))
             .collect();
         match self {
-            Action::Single(key, step) => op(&names[*key], step).encode(),
+            Action::Single(key, step) => op(&names[key], step).encode(),
             Action::Txn {
                 compares,
                 success,
@@ -101,17 +121,17 @@ impl Action {
                 compares: compares
                     .iter()
                     .map(|(key, expected)| Compare {
-                        key: &names[*key],
+                        key: &names[key],
                         expected: expected.as_deref(),
                     })
                     .collect(),
                 success: success
                     .iter()
-                    .map(|(key, step)| op(&names[*key], step))
+                    .map(|(key, step)| op(&names[key], step))
                     .collect(),
                 failure: failure
                     .iter()
-                    .map(|(key, step)| op(&names[*key], step))
+                    .map(|(key, step)| op(&names[key], step))
                     .collect(),
             }
             .encode(),
@@ -119,7 +139,8 @@ impl Action {
     }
 
     /// Reads the store's result; None when it is no answer to this action.
-    pub(crate) fn outcome(&self, bytes: &[u8]) -> Option<Outcome> {
+    #[must_use]
+    pub fn outcome(&self, bytes: &[u8]) -> Option<Outcome> {
         match self {
             Action::Single(..) => Some(Outcome {
                 succeeded: true,

@@ -22,9 +22,14 @@ mod run;
 #[cfg(test)]
 mod scenarios;
 mod trace;
+mod workload;
 mod world;
 
 pub use checks::{Rule, Violation};
+pub use history::{Action, Answer, Call, Outcome, Step};
+pub use linearizability::{NotLinearizable, check as check_linearizability};
 pub use nic::{Programs, ProgramsError};
 pub use plan::{Acceleration, Plan};
+pub use random::Random;
 pub use run::{Failure, Report, Traced, run, run_traced};
+pub use workload::Workload;

@@ -22,21 +22,36 @@ const MAX_CONFIGURATIONS: usize = 4_000_000;
 
 /// Why a history is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum NotLinearizable {
+pub enum NotLinearizable {
     /// No order explains what the clients heard.
     #[error("no order explains the {calls} calls on keys {keys:?}; stuck at the call {stuck}")]
     NoOrder {
+        /// The keys of the part that has no order.
         keys: Vec<usize>,
+        /// How many calls it has.
         calls: usize,
+        /// The call that the longest order couldn't explain.
         stuck: String,
     },
     /// The search was given up: nothing is known.
-    #[error("the search over {calls} calls on keys {keys:?} was given up")]
-    GivenUp { keys: Vec<usize>, calls: usize },
+    #[error(
+        "the search over {calls} calls on keys {keys:?} was given up; it didn't get past the call {stuck}"
+    )]
+    GivenUp {
+        /// The keys of the part that took too long.
+        keys: Vec<usize>,
+        /// How many calls it has.
+        calls: usize,
+        /// The call that the longest order couldn't explain.
+        stuck: String,
+    },
 }
 
 /// Checks a whole history.
-pub(crate) fn check(history: &[Call]) -> Result<(), NotLinearizable> {
+///
+/// # Errors
+/// See [`NotLinearizable`].
+pub fn check(history: &[Call]) -> Result<(), NotLinearizable> {
     for (keys, part) in parts(history) {
         check_part(&keys, &part)?;
     }
@@ -216,21 +231,24 @@ impl<'a> Search<'a> {
         self.put_back(self.begins[call]);
     }
 
+    fn describe(&self, call: Option<usize>) -> String {
+        call.map_or_else(String::new, |call| format!("{:?}", self.calls[call]))
+    }
+
     fn run(mut self, keys: &[usize]) -> Result<(), NotLinearizable> {
         let mut open = self.returns.iter().flatten().count();
         let mut state = State::default();
         let mut done: u128 = 0;
         let mut seen: HashSet<Configuration, BuildHasherDefault<Already>> = HashSet::default();
         let mut deepest = 0;
-        let mut stuck = None;
+        let mut stuck: Option<usize> = None;
         // Per level the calls that are left to try, the last first; between two levels the call that led on, and the state before it.
         let mut levels = vec![self.candidates()];
         let mut trail: Vec<(usize, State)> = Vec::new();
         while open > 0 {
             let Some(level) = levels.last_mut() else {
                 let (keys, calls) = (keys.to_vec(), self.calls.len());
-                let stuck =
-                    stuck.map_or_else(String::new, |call: usize| format!("{:?}", self.calls[call]));
+                let stuck = self.describe(stuck);
                 return Err(NotLinearizable::NoOrder { keys, calls, stuck });
             };
             let Some(call) = level.pop() else {
@@ -258,7 +276,8 @@ impl<'a> Search<'a> {
             }
             if seen.len() > MAX_CONFIGURATIONS {
                 let (keys, calls) = (keys.to_vec(), self.calls.len());
-                return Err(NotLinearizable::GivenUp { keys, calls });
+                let stuck = self.describe(stuck);
+                return Err(NotLinearizable::GivenUp { keys, calls, stuck });
             }
             trail.push((call, std::mem::replace(&mut state, then)));
             self.take(call);

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
-use std::process::{Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -101,15 +101,32 @@ impl Group {
         self.lab.scratch().join(format!("r{index}.log"))
     }
 
+    /// How many lines of a replica's log have these words.
+    pub(crate) fn logged(&self, index: usize, words: &str) -> usize {
+        let log = std::fs::read_to_string(self.log(index)).unwrap();
+        log.lines().filter(|line| line.contains(words)).count()
+    }
+
     /// Starts a replica, for the first time or again with the same state directory.
     pub(crate) fn spawn(&mut self, index: usize) {
+        let command = self.hosts[index].command(env!("CARGO_BIN_EXE_electrode"));
+        self.spawn_as(index, command);
+    }
+
+    /// As [`Group::spawn`], in a time namespace whose clocks are so many seconds ahead.
+    pub(crate) fn spawn_with_clocks_ahead(&mut self, index: usize, seconds: u32) {
+        let binary = env!("CARGO_BIN_EXE_electrode");
+        let command = self.hosts[index].command_with_clocks_ahead(binary, seconds);
+        self.spawn_as(index, command);
+    }
+
+    fn spawn_as(&mut self, index: usize, mut command: Command) {
         let log = File::options()
             .create(true)
             .append(true)
             .open(self.log(index));
         let log = log.unwrap();
         let host = &self.hosts[index];
-        let mut command = host.command(env!("CARGO_BIN_EXE_electrode"));
         command
             .args(["replica", "--app", "kv", "--index", &index.to_string()])
             .args(["--accelerate", self.replicas[index].accelerate])

@@ -4,6 +4,7 @@
 //! The rules (R1 to R10) are those of `docs/fast-path.md`.
 
 mod chaos;
+mod clocks;
 mod counter;
 mod group;
 mod kill;

@@ -117,3 +117,26 @@ fn a_primary_that_slept_through_its_deposition_splits_nothing() {
     group.wait_equal();
     group.expect_kernel_commits(100);
 }
+
+/// How long a replica runs and stands still in turns while it starts.
+const STUTTER: [Duration; 2] = [Duration::from_millis(7), Duration::from_millis(3)];
+
+#[test]
+fn a_replica_that_is_stopped_and_continued_again_and_again_while_it_starts_comes_up() {
+    let Some(mut group) = Group::accelerated(3) else {
+        return;
+    };
+    let backup = group.backups()[0];
+    group.kill(backup);
+    group.spawn(backup);
+    let end = Instant::now() + LONG;
+    while Instant::now() < end {
+        let [running, standing] = STUTTER;
+        thread::sleep(running);
+        group.pause(backup);
+        thread::sleep(standing);
+        group.resume(backup);
+    }
+    group.wait_ready();
+    group.expect_kernel_commits(100);
+}

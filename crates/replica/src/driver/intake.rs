@@ -2,7 +2,7 @@
 
 use std::mem;
 
-use electrode_vr::{FastPathEvent, Input, Message, Prepare, ReplicaId, StateMachine};
+use electrode_vr::{FastPathEvent, Input, Message, Prepare, ReplicaId, StateMachine, Time};
 use electrode_wire::admission::{Refusal, admit};
 use electrode_wire::{Packet, decode};
 
@@ -148,9 +148,9 @@ impl<S: StateMachine> Driver<S> {
         }
         let mut heard = Vec::new();
         dataplane.heard(&mut heard);
-        let to_boot = clock::monotonic_to_boot();
+        let to_boot = clock::programs_to_boot();
         for (from, at, op) in heard {
-            let at = at.plus(to_boot);
+            let at = Time(at.0.saturating_add_signed(to_boot));
             self.step(Input::FastPath(FastPathEvent::Heard { from, at, op }))?;
         }
         Ok(())
