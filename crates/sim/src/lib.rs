@@ -9,6 +9,7 @@
 mod card;
 mod checks;
 mod client;
+mod exhaustive;
 mod frame;
 mod history;
 mod linearizability;
@@ -24,6 +25,7 @@ mod trace;
 mod world;
 
 pub use checks::{Rule, Violation};
+pub use exhaustive::{Bounds, Counterexample, Explored, explore};
 pub use nic::{Programs, ProgramsError};
 pub use plan::{Acceleration, Plan};
 pub use run::{Failure, Report, Traced, run, run_traced};

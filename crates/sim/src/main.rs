@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+mod all_states;
+
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Mutex;
@@ -10,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use argh::FromArgs;
-use electrode_sim::{Acceleration, Failure, Plan, Programs, Report, run, run_traced};
+use electrode_sim::{Acceleration, Bounds, Failure, Plan, Programs, Report, run, run_traced};
 
 /// Simulated groups from seeds: the real core and the real programs under every fault, checked after every step.
 #[derive(FromArgs, Debug)]
@@ -51,6 +53,42 @@ struct Options {
     /// measure the speed: simulated seconds of a group of three, all accelerated, 1,000 requests a second
     #[argh(switch)]
     speed: bool,
+    /// explore all states of a small group within the bounds that follow, instead of running seeds
+    #[argh(switch)]
+    exhaustive: bool,
+    /// with --exhaustive: replicas (default 3)
+    #[argh(option, default = "Bounds::default().replicas")]
+    replicas: u8,
+    /// with --exhaustive: clients, each with one request in flight (default 2)
+    #[argh(option, default = "Bounds::default().clients")]
+    clients: u8,
+    /// with --exhaustive: requests of each client (default 1)
+    #[argh(option, default = "Bounds::default().ops")]
+    ops: u8,
+    /// with --exhaustive: the highest view (default 2)
+    #[argh(option, default = "Bounds::default().view_changes")]
+    view_changes: u64,
+    /// with --exhaustive: crashes (default 1)
+    #[argh(option, default = "Bounds::default().crashes")]
+    crashes: u8,
+    /// with --exhaustive: programs that stand still at a time (default 1)
+    #[argh(option, default = "Bounds::default().standing")]
+    standing: u8,
+    /// with --exhaustive: packets of the fast path that no program takes (default 1)
+    #[argh(option, default = "Bounds::default().around")]
+    around: u8,
+    /// with --exhaustive: times that a retry timer changes something (default 1)
+    #[argh(option, default = "Bounds::default().resends")]
+    resends: u8,
+    /// with --exhaustive: Prepares in flight (default 2)
+    #[argh(option, default = "Bounds::default().window")]
+    in_flight: u8,
+    /// with --exhaustive: a checkpoint at every multiple of so many ops (default: none)
+    #[argh(option, default = "Bounds::default().checkpoint_ops")]
+    checkpoint_ops: u64,
+    /// with --exhaustive: give up after so many states
+    #[argh(option, default = "Bounds::default().most_states")]
+    most_states: u64,
 }
 
 fn acceleration(text: &str) -> Result<Acceleration, String> {
@@ -79,6 +117,9 @@ fn work(options: &Options) -> Result<bool> {
     if options.speed {
         return speed();
     }
+    if options.exhaustive {
+        return exhaustive(options);
+    }
     match (options.seed, options.hours) {
         (Some(_), Some(_)) => {
             bail!("--seed is one run; --hours looks for new seeds: give one of them")
@@ -91,6 +132,29 @@ fn work(options: &Options) -> Result<bool> {
         }
         (None, None) => many(options, options.seeds.unwrap_or(100), None),
     }
+}
+
+fn exhaustive(options: &Options) -> Result<bool> {
+    if !(3..=7).contains(&options.replicas) || options.replicas % 2 == 0 {
+        bail!("--replicas: 3, 5 or 7");
+    }
+    // One byte each, and a few of them: more is beyond any machine.
+    if options.clients == 0 || options.clients > 8 || options.ops > 8 || options.checkpoint_ops == 0 {
+        bail!("--clients: 1 to 8; --ops: at most 8; --checkpoint-ops: at least 1");
+    }
+    Ok(all_states::run(&Bounds {
+        replicas: options.replicas,
+        clients: options.clients,
+        ops: options.ops,
+        view_changes: options.view_changes,
+        crashes: options.crashes,
+        standing: options.standing,
+        around: options.around,
+        resends: options.resends,
+        window: options.in_flight.clamp(1, 8),
+        checkpoint_ops: options.checkpoint_ops,
+        most_states: options.most_states,
+    }))
 }
 
 fn one(options: &Options, seed: u64) -> Result<bool> {
