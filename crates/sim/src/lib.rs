@@ -27,5 +27,5 @@ mod world;
 pub use checks::{Rule, Violation};
 pub use exhaustive::{Bounds, Counterexample, Explored, explore};
 pub use nic::{Programs, ProgramsError};
-pub use plan::{Acceleration, Plan};
+pub use plan::{Acceleration, Engine, Plan};
 pub use run::{Failure, Report, Traced, run, run_traced};

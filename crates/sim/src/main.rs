@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use argh::FromArgs;
-use electrode_sim::{Acceleration, Bounds, Failure, Plan, Programs, Report, run, run_traced};
+use electrode_sim::{
+    Acceleration, Bounds, Engine, Failure, Plan, Programs, Report, run, run_traced,
+};
 
 /// Simulated groups from seeds: the real core and the real programs under every fault, checked after every step.
 #[derive(FromArgs, Debug)]
@@ -47,6 +49,9 @@ struct Options {
     /// who is accelerated: seeded (default), none or all
     #[argh(option, default = "Acceleration::Seeded", from_str_fn(acceleration))]
     accelerate: Acceleration,
+    /// what runs the programs: interpreter (default), whole (the same, without preemption), or rbpf (whole programs too)
+    #[argh(option, default = "Engine::Interpreter", from_str_fn(engine))]
+    engine: Engine,
     /// a file that failing seeds are added to (default sim-failures.txt, with --hours)
     #[argh(option)]
     failures: Option<std::path::PathBuf>,
@@ -89,6 +94,15 @@ struct Options {
     /// with --exhaustive: give up after so many states
     #[argh(option, default = "Bounds::default().most_states")]
     most_states: u64,
+}
+
+fn engine(text: &str) -> Result<Engine, String> {
+    match text {
+        "interpreter" => Ok(Engine::Interpreter),
+        "whole" => Ok(Engine::Whole),
+        "rbpf" => Ok(Engine::Rbpf),
+        _ => Err(format!("{text} is none of interpreter, whole, rbpf")),
+    }
 }
 
 fn acceleration(text: &str) -> Result<Acceleration, String> {
@@ -139,7 +153,8 @@ fn exhaustive(options: &Options) -> Result<bool> {
         bail!("--replicas: 3, 5 or 7");
     }
     // One byte each, and a few of them: more is beyond any machine.
-    if options.clients == 0 || options.clients > 8 || options.ops > 8 || options.checkpoint_ops == 0 {
+    if options.clients == 0 || options.clients > 8 || options.ops > 8 || options.checkpoint_ops == 0
+    {
         bail!("--clients: 1 to 8; --ops: at most 8; --checkpoint-ops: at least 1");
     }
     Ok(all_states::run(&Bounds {
@@ -158,7 +173,7 @@ fn exhaustive(options: &Options) -> Result<bool> {
 }
 
 fn one(options: &Options, seed: u64) -> Result<bool> {
-    let plan = Plan::of(seed, options.requests, options.accelerate);
+    let plan = Plan::of(seed, options.requests, options.accelerate).on(options.engine);
     let programs = Rc::new(Programs::new()?);
     let outcome = if options.trace {
         let traced = run_traced(&plan, &programs, options.window);
@@ -196,8 +211,13 @@ fn tell(failure: &Failure, options: &Options) {
     if !failure.state.is_empty() {
         println!("  {}", failure.state);
     }
+    let engine = match options.engine {
+        Engine::Interpreter => "",
+        Engine::Whole => " --engine whole",
+        Engine::Rbpf => " --engine rbpf",
+    };
     println!(
-        "  reproduce: cargo xtask sim --seed {} --requests {}{who} --trace",
+        "  reproduce: cargo xtask sim --seed {} --requests {}{who}{engine} --trace",
         failure.seed, options.requests
     );
 }
@@ -284,7 +304,7 @@ fn many(options: &Options, seeds: u64, time: Option<Duration>) -> Result<bool> {
                         return;
                     }
                     let outcome = run(
-                        &Plan::of(seed, options.requests, options.accelerate),
+                        &Plan::of(seed, options.requests, options.accelerate).on(options.engine),
                         &programs,
                     );
                     if let Err(failure) = &outcome {

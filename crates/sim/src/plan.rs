@@ -44,10 +44,23 @@ pub enum Acceleration {
     All,
 }
 
+/// What runs the programs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Engine {
+    /// The reference interpreter; programs may stop before any access to shared memory.
+    #[default]
+    Interpreter,
+    /// The reference interpreter, whole programs: nothing comes between their accesses.
+    Whole,
+    /// The crate `rbpf`, whole programs: a second opinion on what they compute.
+    Rbpf,
+}
+
 /// A run.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub(crate) seed: u64,
+    pub(crate) engine: Engine,
     pub(crate) replicas: usize,
     pub(crate) programs: Vec<Programs>,
     pub(crate) layout: Layout,
@@ -127,6 +140,7 @@ impl Plan {
         let only_loss = random.chance(120);
         Plan {
             seed,
+            engine: Engine::Interpreter,
             replicas,
             programs: if plain {
                 vec![Programs::default(); replicas]
@@ -190,6 +204,12 @@ impl Plan {
             notice_loss: random.pick(&[0, 50, 300]),
             drift: random.pick(&[0, 50, 1000]),
         }
+    }
+
+    /// As it is, on another engine.
+    #[must_use]
+    pub fn on(self, engine: Engine) -> Plan {
+        Plan { engine, ..self }
     }
 
     /// As it is, but with everybody alive and a good network: for tests of one behaviour.

@@ -166,7 +166,9 @@ impl History {
                         return broken(QUORUM, text);
                     }
                     let others = (0..replicas).map(ReplicaId).filter(|other| *other != node);
-                    let count = others.filter(|other| self.acked(*other, *view) >= op).count();
+                    let count = others
+                        .filter(|other| self.acked(*other, *view) >= op)
+                        .count();
                     if count < usize::from(replicas / 2) {
                         let text = format!(
                             "replica {node} commits op {op} in view {view}, which {count} backups acknowledged"

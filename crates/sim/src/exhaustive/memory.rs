@@ -121,7 +121,11 @@ impl State {
 
     /// A free number for a program.
     pub(super) fn free_number(&self) -> u8 {
-        let taken = |number: &u8| self.programs.iter().any(|program| program.number == *number);
+        let taken = |number: &u8| {
+            self.programs
+                .iter()
+                .any(|program| program.number == *number)
+        };
         (0..=u8::MAX)
             .find(|number| !taken(number))
             .expect("few programs stand still")
@@ -189,7 +193,10 @@ impl Shared {
     pub(super) fn take_record(&self) -> Option<Record> {
         self.interleave();
         let mut state = self.state.borrow_mut();
-        state.ring.front().filter(|record| record.writer.is_none())?;
+        state
+            .ring
+            .front()
+            .filter(|record| record.writer.is_none())?;
         state.ring.pop_front()
     }
 

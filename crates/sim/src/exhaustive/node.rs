@@ -164,11 +164,7 @@ fn config(index: ReplicaId, shape: Shape) -> Config {
 
 impl Node {
     /// A replica of a group that begins, normal in view 0 after its first tick.
-    pub(super) fn bootstrapped(
-        index: u8,
-        shape: Shape,
-        choices: &Rc<Choices>,
-    ) -> Outcome {
+    pub(super) fn bootstrapped(index: u8, shape: Shape, choices: &Rc<Choices>) -> Outcome {
         let start = Start::Bootstrap(GROUP);
         choices.begin();
         Node::starting(shape, ReplicaId(index), start, None, 0, choices).begin(choices)
@@ -357,7 +353,11 @@ impl Node {
         let state = self.host.memory().state();
         let normal = u64::from(now.status == Status::Normal);
         let acked: u64 = now.peers.iter().map(|peer| peer.1.0).sum();
-        let marks: u32 = state.slots.values().map(|word| (word & 0xffff).count_ones()).sum();
+        let marks: u32 = state
+            .slots
+            .values()
+            .map(|word| (word & 0xffff).count_ones())
+            .sum();
         let come = 1000 * u64::from(self.life)
             + 200 * self.core.promised().0
             + 100 * normal
@@ -380,7 +380,11 @@ impl Node {
     /// Numbers of the programs that stand still.
     pub(super) fn programs(&self) -> Vec<u8> {
         let state = self.host.memory().state();
-        state.programs.iter().map(|program| program.number).collect()
+        state
+            .programs
+            .iter()
+            .map(|program| program.number)
+            .collect()
     }
 
     /// Whether user space would find something in the ring or in its slots.
@@ -520,12 +524,7 @@ impl Node {
     }
 
     /// A turn in which the core's deadline has passed.
-    fn tick(
-        &mut self,
-        making: &mut Making,
-        now: Time,
-        choices: &Rc<Choices>,
-    ) -> Result<(), Died> {
+    fn tick(&mut self, making: &mut Making, now: Time, choices: &Rc<Choices>) -> Result<(), Died> {
         self.drain(making, now, choices)?;
         self.give_acks(making, now, choices)?;
         let mut heard = Vec::new();
@@ -544,17 +543,15 @@ impl Node {
 
     /// A pre-vote that succeeds. It changes nothing at anybody, so who supports it makes no difference: anybody may begin a view
     /// change at any time.
-    fn doubt(
-        &mut self,
-        making: &mut Making,
-        now: Time,
-        choices: &Rc<Choices>,
-    ) -> Result<(), Died> {
+    fn doubt(&mut self, making: &mut Making, now: Time, choices: &Rc<Choices>) -> Result<(), Died> {
         self.tick(making, now.plus(PATIENCE), choices)?;
         let Some(view) = making.pre_vote.take() else {
             return Ok(());
         };
-        let primary = self.core.promised().primary(usize::from(self.shape.replicas));
+        let primary = self
+            .core
+            .promised()
+            .primary(usize::from(self.shape.replicas));
         let from = (0..self.shape.replicas)
             .map(ReplicaId)
             .find(|other| *other != self.index && *other != primary)
@@ -574,12 +571,7 @@ impl Node {
         self.host.memory().state().armed
     }
 
-    fn drain(
-        &mut self,
-        making: &mut Making,
-        now: Time,
-        choices: &Rc<Choices>,
-    ) -> Result<(), Died> {
+    fn drain(&mut self, making: &mut Making, now: Time, choices: &Rc<Choices>) -> Result<(), Died> {
         while let Some(event) = self.take_stored() {
             self.step(making, now, Input::FastPath(event), choices)?;
         }
@@ -811,13 +803,16 @@ impl Node {
                 break;
             }
             if !self.host.memory().run_promised() {
-                let text = format!(
-                    "the kernel accepted up to op {last_op}, but the ring ends at {op}"
-                );
+                let text =
+                    format!("the kernel accepted up to op {last_op}, but the ring ends at {op}");
                 return require(making, STOPS, Err(text));
             }
         }
-        self.give(making, now, Input::FastPath(FastPathEvent::Fenced { last_op }));
+        self.give(
+            making,
+            now,
+            Input::FastPath(FastPathEvent::Fenced { last_op }),
+        );
     }
 }
 

@@ -462,27 +462,33 @@ impl Search {
             group.past_fingerprint = past.fingerprint();
             group.past = Rc::new(past);
         }
-        if group.letters.iter().any(|letter| self.is_stale(group, *letter)) {
+        if group
+            .letters
+            .iter()
+            .any(|letter| self.is_stale(group, *letter))
+        {
             let left = group.letters.iter().copied();
-            group.letters = left.filter(|letter| !self.is_stale(group, *letter)).collect();
+            group.letters = left
+                .filter(|letter| !self.is_stale(group, *letter))
+                .collect();
         }
     }
 
     fn is_stale(&self, group: &Group, letter: u32) -> bool {
         let letter = &self.letters[letter as usize];
-            let local = |who: usize| &self.locals[group.nodes[who] as usize];
-            let open = |who: usize, nonce: Nonce| {
-                let (recovery, transfer) = local(who).nonces;
-                recovery == Some(nonce) || transfer == Some(nonce)
+        let local = |who: usize| &self.locals[group.nodes[who] as usize];
+        let open = |who: usize, nonce: Nonce| {
+            let (recovery, transfer) = local(who).nonces;
+            recovery == Some(nonce) || transfer == Some(nonce)
         };
         match letter.stale {
-                Stale::Below(view) => local(letter.to).promised > view,
-                Stale::Ack(view, op) => {
-                    let to = local(letter.to);
-                    to.promised > view || (to.leads && to.promised == view && to.commit >= op)
-                }
-                Stale::Answer(nonce) => !open(letter.to, nonce),
-                Stale::Question(nonce) => !open(letter.from, nonce),
+            Stale::Below(view) => local(letter.to).promised > view,
+            Stale::Ack(view, op) => {
+                let to = local(letter.to);
+                to.promised > view || (to.leads && to.promised == view && to.commit >= op)
+            }
+            Stale::Answer(nonce) => !open(letter.to, nonce),
+            Stale::Question(nonce) => !open(letter.from, nonce),
         }
     }
 

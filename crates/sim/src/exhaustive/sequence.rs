@@ -30,7 +30,10 @@ impl StateMachine for Sequence {
     }
 
     fn restore(&mut self, snapshot: &[u8]) -> Result<(), RestoreError> {
-        self.0 = snapshot.chunks_exact(2).map(|one| (one[0], one[1])).collect();
+        self.0 = snapshot
+            .chunks_exact(2)
+            .map(|one| (one[0], one[1]))
+            .collect();
         Ok(())
     }
 
