@@ -69,6 +69,8 @@ pub struct Plan {
     pub(crate) timing: Timing,
     pub(crate) limits: Limits,
     pub(crate) explicit_bootstrap: bool,
+    /// Who crashes never comes back: another machine takes its place, with an empty disk.
+    pub(crate) replacement: bool,
 
     pub(crate) clients: usize,
     /// Requests of all clients together.
@@ -138,7 +140,7 @@ impl Plan {
         let harsh = random.index(3);
         let quick = random.chance(800);
         let only_loss = random.chance(120);
-        Plan {
+        let mut plan = Plan {
             seed,
             engine: Engine::Interpreter,
             replicas,
@@ -180,6 +182,7 @@ impl Plan {
                 chunk_bytes: 64 + random.index(1000),
             },
             explicit_bootstrap: random.chance(300),
+            replacement: false,
             clients: 2 + random.index(4),
             requests,
             pipeline: 1 + random.index(4),
@@ -203,7 +206,10 @@ impl Plan {
             suspension: random.pick(&[0, 30, 200]),
             notice_loss: random.pick(&[0, 50, 300]),
             drift: random.pick(&[0, 50, 1000]),
-        }
+        };
+        // From a sequence of its own, and where no operator vouches for the group's being new: that is said once.
+        plan.replacement = !plan.explicit_bootstrap && Random::new(seed ^ 0xdead).chance(100);
+        plan
     }
 
     /// As it is, on another engine.

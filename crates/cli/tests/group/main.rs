@@ -11,4 +11,5 @@ mod load;
 mod mixed;
 mod network;
 mod pause;
+mod replacement;
 mod sizes;
