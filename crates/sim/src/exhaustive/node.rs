@@ -290,25 +290,11 @@ impl Node {
             return outcome;
         }
         self.forget_time();
-        let end = self.op();
+        self.check_tail(&mut making);
         let mut state = self.host.memory().state_mut();
         for (to, message) in state.answers.drain(..) {
             note_ack(&mut making, &message);
             making.sent.push((to, message));
-        }
-        if let Some(text) = state.broken.take() {
-            making.broken.get_or_insert(Violation {
-                rule: tail::RULE,
-                text,
-            });
-        }
-        let backup = state.armed.is_some_and(|armed| !armed.primary);
-        if backup && state.last_op() > state.stored_through(end) {
-            let (last, end) = (state.last_op(), state.stored_through(end));
-            making.broken.get_or_insert(Violation {
-                rule: tail::RULE,
-                text: format!("the kernel says op {last}; log and ring end at {end}"),
-            });
         }
         let now = self.core.snapshot();
         state.forget_unread(self.commit.min(now.commit), &now.peers);
@@ -319,6 +305,21 @@ impl Node {
             seen: making.seen,
             died: false,
             broken: making.broken,
+        }
+    }
+
+    /// R1: the kernel's last op is in log or ring. And what a program broke by itself.
+    fn check_tail(&self, making: &mut Making) {
+        let log = self.op();
+        let mut state = self.host.memory().state_mut();
+        if let Some(text) = state.broken.take() {
+            require(making, tail::RULE, Err(text));
+        }
+        let backup = state.armed.is_some_and(|armed| !armed.primary);
+        let (last, end) = (state.last_op(), state.stored_through(log));
+        if backup && last > end {
+            let text = format!("the kernel says op {last}; log and ring end at {end}");
+            require(making, tail::RULE, Err(text));
         }
     }
 
@@ -461,6 +462,10 @@ impl Node {
         verdict: Verdict,
         choices: &Rc<Choices>,
     ) -> Result<(), Died> {
+        self.check_tail(making);
+        if making.broken.is_some() {
+            return Ok(());
+        }
         if verdict == Verdict::Pass {
             return self.deliver(making, now, from, message, choices);
         }
