@@ -123,8 +123,12 @@ struct Making {
     pre_vote: Option<View>,
     /// Acks that were read and not yet given.
     slots: Vec<(OpNumber, u16)>,
+    claims: usize,
     broken: Option<Violation>,
 }
+
+/// Claims of one event. More means that user space asks for ever.
+const CLAIMS: usize = 64;
 
 /// Why an event ends before its end.
 struct Died;
@@ -774,6 +778,11 @@ impl Node {
                 self.host.arm(view, primary, last_op);
             }
             FastPathCommand::Claim { after, last } => {
+                making.claims += 1;
+                if making.claims > CLAIMS {
+                    let text = format!("{CLAIMS} claims for op {last} in one event");
+                    return require(making, STOPS, Err(text));
+                }
                 let event = if self.host.claim(after, last) {
                     FastPathEvent::Claimed
                 } else {
