@@ -149,7 +149,7 @@ fn work(options: &Options) -> Result<bool> {
 }
 
 fn exhaustive(options: &Options) -> Result<bool> {
-    if !(3..=7).contains(&options.replicas) || options.replicas % 2 == 0 {
+    if !(3..=7).contains(&options.replicas) || options.replicas.is_multiple_of(2) {
         bail!("--replicas: 3, 5 or 7");
     }
     // One byte each, and a few of them: more is beyond any machine.

@@ -125,9 +125,9 @@ struct Search {
     own: HashMap<u32, Rc<Steps>, Quick>,
     taken: HashMap<u64, Rc<Steps>, Quick>,
     /// By everything else: the largest sets of messages that it was visited with, and what was spent.
-    visited: HashMap<u64, Vec<(Rc<[u32]>, Spent)>, Quick>,
+    visited: HashMap<u64, Vec<Visited>, Quick>,
     /// What is left to visit, by how far it has come.
-    waiting: BTreeMap<u32, Vec<(Group, Option<Rc<Path>>)>>,
+    waiting: BTreeMap<u32, Vec<Waiting>>,
     explored: Explored,
 }
 
@@ -137,6 +137,12 @@ struct Path {
     before: Option<Rc<Path>>,
     length: usize,
 }
+
+/// A set of messages that a state was visited with, and what was spent until then.
+type Visited = (Rc<[u32]>, Spent);
+
+/// A state that is to be visited, and the way to it.
+type Waiting = (Group, Option<Rc<Path>>);
 
 type Found<T> = Result<T, Violation>;
 
@@ -219,7 +225,7 @@ impl Search {
         self.waiting.entry(come).or_default().push((group, path));
     }
 
-    fn next(&mut self) -> Option<(Group, Option<Rc<Path>>)> {
+    fn next(&mut self) -> Option<Waiting> {
         let mut least = self.waiting.first_entry()?;
         let next = least.get_mut().pop();
         if least.get().is_empty() {
@@ -681,7 +687,7 @@ fn spends(event: &Event) -> u8 {
 }
 
 /// Whether a visited state with this set can do whatever that state can.
-fn covers(set: &(Rc<[u32]>, Spent), group: &Group) -> bool {
+fn covers(set: &Visited, group: &Group) -> bool {
     includes(&set.0, &group.letters) && set.1.within(group.past.spent)
 }
 
