@@ -10,7 +10,14 @@ use crate::cargo::{CargoFailed, Part, cargo};
 pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
     if arguments.iter().any(|argument| argument == "--mutations") {
         let test = ["test", "--profile", "ci", "--package", "electrode-sim"];
-        let mutations = ["--features", "mutations", "--test", "mutations"];
+        let mutations = [
+            "--features",
+            "mutations",
+            "--test",
+            "exhaustive_mutations",
+            "--test",
+            "mutations",
+        ];
         return Part::new("mutations")
             .cargo(&[&test[..], &mutations, &["--", "--nocapture"]].concat());
     }

@@ -57,7 +57,7 @@ pub const WAKE_ON_QUORUM: u64 = 1;
 pub const WAKE_ON_STORE: u64 = 2;
 
 /// A replica's address as the programs compare it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, IntoBytes, Immutable)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, IntoBytes, Immutable)]
 #[repr(C)]
 pub struct Peer {
     /// The address's bytes as they are on the wire, IPv4 in the first four.

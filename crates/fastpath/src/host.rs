@@ -17,7 +17,7 @@ use crate::abi::{
 };
 
 /// One of the shared words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Word {
     /// [`crate::abi::Shared::tail`].
     Tail,
@@ -48,7 +48,7 @@ pub trait Memory {
 }
 
 /// What doesn't change from generation to generation.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Identity {
     /// This replica.
     pub index: ReplicaId,
@@ -67,15 +67,16 @@ pub struct Identity {
 }
 
 /// An undecided Prepare of the primary.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 struct OpenSlot {
     op: OpNumber,
     /// The acks that have been reported since it was opened.
     reported: u16,
 }
 
-/// User space's half. One per replica; one thread.
-#[derive(Debug)]
+/// User space's half. One per replica; one thread. (A copy is of use only where the memory is copied with it: to who explores
+/// all states.)
+#[derive(Clone, Debug, Hash)]
 pub struct Host<M> {
     memory: M,
     identity: Identity,

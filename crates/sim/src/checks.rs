@@ -3,7 +3,7 @@
 //! To add one: a file here with a `RULE` and a function that says what is wrong; a field in [`Checks`]; a call where it can
 //! be seen. The first violation ends the run.
 
-mod acks;
+pub(crate) mod acks;
 mod bounds;
 mod checkpoints;
 mod committed;
@@ -12,11 +12,11 @@ mod kept;
 mod once;
 mod order;
 mod primaries;
-mod promises;
+pub(crate) mod promises;
 mod quorum;
 mod slots;
 mod states;
-mod tail;
+pub(crate) mod tail;
 
 use std::collections::{BTreeMap, HashSet};
 

@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+mod all_states;
+
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Mutex;
@@ -10,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use argh::FromArgs;
-use electrode_sim::{Acceleration, Failure, Plan, Programs, Report, run, run_traced};
+use electrode_sim::{
+    Acceleration, Bounds, Engine, Failure, Plan, Programs, Report, run, run_traced,
+};
 
 /// Simulated groups from seeds: the real core and the real programs under every fault, checked after every step.
 #[derive(FromArgs, Debug)]
@@ -48,12 +52,60 @@ struct Options {
     /// what survives a crash: seeded (default), memory or disk
     #[argh(option, default = "Durability::Seeded", from_str_fn(durability))]
     durability: Durability,
+    /// what runs the programs: interpreter (default), whole (the same, without preemption), or rbpf (whole programs too)
+    #[argh(option, default = "Engine::Interpreter", from_str_fn(engine))]
+    engine: Engine,
     /// a file that failing seeds are added to (default sim-failures.txt, with --hours)
     #[argh(option)]
     failures: Option<std::path::PathBuf>,
     /// measure the speed: simulated seconds of a group of three, all accelerated, 1,000 requests a second
     #[argh(switch)]
     speed: bool,
+    /// explore all states of a small group within the bounds that follow, instead of running seeds
+    #[argh(switch)]
+    exhaustive: bool,
+    /// with --exhaustive: replicas (default 3)
+    #[argh(option, default = "Bounds::default().replicas")]
+    replicas: u8,
+    /// with --exhaustive: clients, each with one request in flight (default 2)
+    #[argh(option, default = "Bounds::default().clients")]
+    clients: u8,
+    /// with --exhaustive: requests of each client (default 1)
+    #[argh(option, default = "Bounds::default().ops")]
+    ops: u8,
+    /// with --exhaustive: the highest view (default 2)
+    #[argh(option, default = "Bounds::default().view_changes")]
+    view_changes: u64,
+    /// with --exhaustive: crashes (default 1)
+    #[argh(option, default = "Bounds::default().crashes")]
+    crashes: u8,
+    /// with --exhaustive: programs that stand still at a time (default 1)
+    #[argh(option, default = "Bounds::default().standing")]
+    standing: u8,
+    /// with --exhaustive: packets of the fast path that no program takes (default 1)
+    #[argh(option, default = "Bounds::default().around")]
+    around: u8,
+    /// with --exhaustive: times that a retry timer changes something (default 1)
+    #[argh(option, default = "Bounds::default().resends")]
+    resends: u8,
+    /// with --exhaustive: Prepares in flight (default 2)
+    #[argh(option, default = "Bounds::default().window")]
+    in_flight: u8,
+    /// with --exhaustive: a checkpoint at every multiple of so many ops (default: none)
+    #[argh(option, default = "Bounds::default().checkpoint_ops")]
+    checkpoint_ops: u64,
+    /// with --exhaustive: give up after so many states
+    #[argh(option, default = "Bounds::default().most_states")]
+    most_states: u64,
+}
+
+fn engine(text: &str) -> Result<Engine, String> {
+    match text {
+        "interpreter" => Ok(Engine::Interpreter),
+        "whole" => Ok(Engine::Whole),
+        "rbpf" => Ok(Engine::Rbpf),
+        _ => Err(format!("{text} is none of interpreter, whole, rbpf")),
+    }
 }
 
 /// What survives a crash.
@@ -75,7 +127,7 @@ fn durability(text: &str) -> Result<Durability, String> {
 
 /// What a seed is with these options.
 fn plan_of(options: &Options, seed: u64) -> Plan {
-    let plan = Plan::of(seed, options.requests, options.accelerate);
+    let plan = Plan::of(seed, options.requests, options.accelerate).on(options.engine);
     match options.durability {
         Durability::Seeded => plan,
         Durability::Memory => plan.in_memory(),
@@ -124,6 +176,9 @@ fn work(options: &Options) -> Result<bool> {
     if options.seed.is_none() && (options.trace || options.diagram.is_some()) {
         bail!("--trace and --diagram show one run: give its --seed");
     }
+    if options.exhaustive {
+        return exhaustive(options);
+    }
     match (options.seed, options.hours) {
         (Some(_), Some(_)) => {
             bail!("--seed is one run; --hours looks for new seeds: give one of them")
@@ -154,6 +209,30 @@ fn unseen() -> Result<u64> {
             .as_micros(),
     )
     .context("the clock is far in the future: give --from")
+}
+
+fn exhaustive(options: &Options) -> Result<bool> {
+    if !(3..=7).contains(&options.replicas) || options.replicas.is_multiple_of(2) {
+        bail!("--replicas: 3, 5 or 7");
+    }
+    // One byte each, and a few of them: more is beyond any machine.
+    if options.clients == 0 || options.clients > 8 || options.ops > 8 || options.checkpoint_ops == 0
+    {
+        bail!("--clients: 1 to 8; --ops: at most 8; --checkpoint-ops: at least 1");
+    }
+    Ok(all_states::run(&Bounds {
+        replicas: options.replicas,
+        clients: options.clients,
+        ops: options.ops,
+        view_changes: options.view_changes,
+        crashes: options.crashes,
+        standing: options.standing,
+        around: options.around,
+        resends: options.resends,
+        window: options.in_flight.clamp(1, 8),
+        checkpoint_ops: options.checkpoint_ops,
+        most_states: options.most_states,
+    }))
 }
 
 fn one(options: &Options, seed: u64) -> Result<bool> {
@@ -200,8 +279,13 @@ fn tell(failure: &Failure, options: &Options) {
     if !failure.state.is_empty() {
         println!("  {}", failure.state);
     }
+    let engine = match options.engine {
+        Engine::Interpreter => "",
+        Engine::Whole => " --engine whole",
+        Engine::Rbpf => " --engine rbpf",
+    };
     println!(
-        "  reproduce: cargo xtask sim --seed {} --requests {}{who}{durability} --trace",
+        "  reproduce: cargo xtask sim --seed {} --requests {}{who}{durability}{engine} --trace",
         failure.seed, options.requests
     );
 }

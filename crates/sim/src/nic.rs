@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use bpf_asm::builder::{BuildError, XDP_DROP, XDP_PASS, XDP_TX};
+use bpf_asm::engine::rbpf;
 use bpf_asm::interpreter::{
     Access, LoadError, Machine, Map, ProgramId, Progress, Run, SkbInput, XdpInput,
 };
@@ -17,7 +18,7 @@ use zerocopy::IntoBytes;
 
 use crate::card::CPUS;
 use crate::frame::{Host, Layout};
-use crate::plan::Plan;
+use crate::plan::{Engine as Kind, Plan};
 
 /// The interface that everything goes through.
 const INTERFACE: u32 = 1;
@@ -113,6 +114,7 @@ impl Programs {
             targets,
             dispatch,
             broadcast,
+            kind: plan.engine,
             runs: [None, None],
             wakeups: 0,
             machine,
@@ -157,6 +159,17 @@ pub(crate) enum Verdict {
     Fault(String),
 }
 
+fn verdict(action: u64, packet: Vec<u8>) -> Verdict {
+    match u32::try_from(action) {
+        Ok(XDP_PASS) => Verdict::Pass(packet),
+        Ok(XDP_TX) => Verdict::Send(packet),
+        Ok(XDP_DROP) => Verdict::Drop,
+        _ => Verdict::Fault(format!(
+            "the program ends with {action}, which is no action of its"
+        )),
+    }
+}
+
 /// Programs and maps of one replica.
 pub(crate) struct Engine {
     machine: Machine,
@@ -168,6 +181,7 @@ pub(crate) struct Engine {
     targets: Map,
     dispatch: ProgramId,
     broadcast: Option<ProgramId>,
+    kind: Kind,
     runs: [Option<Run>; CPUS],
     wakeups: u64,
 }
@@ -188,8 +202,15 @@ impl Engine {
             ingress_ifindex: INTERFACE,
             ..XdpInput::default()
         };
+        if self.kind == Kind::Rbpf {
+            return Some(match rbpf::run(&self.machine, self.dispatch, input) {
+                Ok(run) => verdict(u64::from(run.verdict), run.packet),
+                Err(error) => Verdict::Fault(error.to_string()),
+            });
+        }
         self.runs[cpu] = Some(self.machine.start_on(number, self.dispatch, input));
-        self.go_on(cpu, stop)
+        let whole = self.kind == Kind::Whole;
+        self.go_on(cpu, if whole { Stop::Never } else { stop })
     }
 
     /// A program goes on where it stopped.
@@ -221,14 +242,7 @@ impl Engine {
         let run = self.runs[cpu].take()?;
         Some(match ended {
             Err(fault) => Verdict::Fault(fault.to_string()),
-            Ok(action) => match u32::try_from(action) {
-                Ok(XDP_PASS) => Verdict::Pass(run.packet().to_vec()),
-                Ok(XDP_TX) => Verdict::Send(run.packet().to_vec()),
-                Ok(XDP_DROP) => Verdict::Drop,
-                _ => Verdict::Fault(format!(
-                    "the program ends with {action}, which is no action of its"
-                )),
-            },
+            Ok(action) => verdict(action, run.packet().to_vec()),
         })
     }
 
@@ -244,6 +258,13 @@ impl Engine {
                 ifindex: INTERFACE,
                 ..SkbInput::new(packet)
             };
+            if self.kind == Kind::Rbpf {
+                return match rbpf::run(&self.machine, broadcast, input) {
+                    Ok(run) if run.verdict == 0 => Ok((run.packet, run.outputs)),
+                    Ok(run) => Err(format!("broadcast ends with {}", run.verdict)),
+                    Err(error) => Err(error.to_string()),
+                };
+            }
             let mut run = self.machine.start_on(cpu, broadcast, input);
             match run.run() {
                 Ok(0) => Ok((run.packet().to_vec(), run.outputs().to_vec())),

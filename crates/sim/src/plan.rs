@@ -44,10 +44,23 @@ pub enum Acceleration {
     All,
 }
 
+/// What runs the programs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Engine {
+    /// The reference interpreter; programs may stop before any access to shared memory.
+    #[default]
+    Interpreter,
+    /// The reference interpreter, whole programs: nothing comes between their accesses.
+    Whole,
+    /// The crate `rbpf`, whole programs: a second opinion on what they compute.
+    Rbpf,
+}
+
 /// A run.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub(crate) seed: u64,
+    pub(crate) engine: Engine,
     pub(crate) replicas: usize,
     pub(crate) programs: Vec<Programs>,
     pub(crate) layout: Layout,
@@ -56,6 +69,8 @@ pub struct Plan {
     pub(crate) timing: Timing,
     pub(crate) limits: Limits,
     pub(crate) explicit_bootstrap: bool,
+    /// Who crashes never comes back: another machine takes its place, with an empty disk.
+    pub(crate) replacement: bool,
 
     pub(crate) clients: usize,
     /// Requests of all clients together.
@@ -144,6 +159,7 @@ impl Plan {
         let disk = more.chance(350);
         let mut plan = Plan {
             seed,
+            engine: Engine::Interpreter,
             replicas,
             programs: if plain {
                 vec![Programs::default(); replicas]
@@ -183,6 +199,7 @@ impl Plan {
                 chunk_bytes: 64 + random.index(1000),
             },
             explicit_bootstrap: random.chance(300),
+            replacement: false,
             clients: 2 + random.index(4),
             requests,
             pipeline: 1 + random.index(4),
@@ -219,13 +236,21 @@ impl Plan {
             // Longer than a view change takes, so that it is the lease that view changes wait for.
             plan.timing.lease = more.pick(&[plan.timing.lease, 90 * MS, 250 * MS, 250 * MS]);
         }
+        // From a sequence of its own, and where no operator vouches for the group's being new: that is said once. In memory
+        // only, where no more than f are down at a time: a power cut takes all disks' machines.
+        plan.replacement =
+            !disk && !plan.explicit_bootstrap && Random::new(seed ^ 0xdead).chance(100);
         plan
     }
 
     /// The same, in disk mode.
     #[must_use]
     pub fn on_disk(self) -> Plan {
-        Plan { disk: true, ..self }
+        Plan {
+            disk: true,
+            replacement: false,
+            ..self
+        }
     }
 
     /// The same with one client that asks one thing after the other, so that the order of ops doesn't hang on timing.
@@ -246,6 +271,12 @@ impl Plan {
             disk: false,
             ..self
         }
+    }
+
+    /// As it is, on another engine.
+    #[must_use]
+    pub fn on(self, engine: Engine) -> Plan {
+        Plan { engine, ..self }
     }
 
     /// As it is, but with everybody alive and a good network: for tests of one behaviour.

@@ -190,19 +190,23 @@ fn catch_words() {
     });
 }
 
-/// The core asserts its invariants by panics: one of those is a failure of the run like any other.
+/// The core asserts its invariants by panics: one of those is a violation like any other.
+pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, Violation> {
+    catch_words();
+    QUIET.set(true);
+    let ended = catch_unwind(AssertUnwindSafe(work));
+    QUIET.set(false);
+    ended.map_err(|_| broken(ASSERTED, MESSAGE.take().unwrap_or_default()))
+}
+
 fn guarded(
     plan: &Plan,
     programs: &Rc<Programs>,
     trace: bool,
     kept: &mut Option<World>,
 ) -> Result<Report, Failure> {
-    catch_words();
     let world = kept.insert(World::new(plan.clone(), Rc::clone(programs), trace));
-    QUIET.set(true);
-    let ended = catch_unwind(AssertUnwindSafe(|| live(world)));
-    QUIET.set(false);
-    match ended {
+    match caught(|| live(world)) {
         Ok(Ok(report)) => Ok(report),
         Ok(Err(violation)) => Err(Failure {
             seed: plan.seed,
@@ -210,13 +214,10 @@ fn guarded(
             violation,
             state: world.describe(),
         }),
-        Err(_) => Err(Failure {
+        Err(violation) => Err(Failure {
             seed: plan.seed,
             at: world.now,
-            violation: Violation {
-                rule: ASSERTED,
-                text: MESSAGE.take().unwrap_or_default(),
-            },
+            violation,
             state: String::new(),
         }),
     }

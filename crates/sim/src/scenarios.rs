@@ -1,5 +1,7 @@
 //! Behaviours that one can name, each in a group of its own: real programs, a good network but for what the test does to it.
 
+mod replacement;
+
 use std::rc::Rc;
 
 use electrode_vr::Status;

@@ -358,6 +358,9 @@ impl World {
         let machine = &mut self.machines[node];
         machine.process = None;
         machine.wake = None;
+        if self.plan.replacement {
+            machine.disk = Disk::default();
+        }
         let life = machine.life;
         if let Some(after) = restart_after {
             self.put(self.now + after, Happening::Start { node, life });

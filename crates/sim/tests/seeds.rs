@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use electrode_sim::{Acceleration, Failure, Plan, Programs, Report, run, run_traced};
+use electrode_sim::{Acceleration, Engine, Failure, Plan, Programs, Report, run, run_traced};
 
 fn programs() -> Rc<Programs> {
     Rc::new(Programs::new().expect("the programs that ship load"))
@@ -161,6 +161,24 @@ fn a_seed_reproduces_its_run_exactly() {
         );
         assert!(traced.diagram.contains("<svg") && traced.diagram.contains("replica 0"));
     }
+}
+
+/// Verdicts, packets, maps and ring records of whole programs: one that differed would show in everything that follows.
+#[test]
+fn rbpf_and_the_interpreter_make_the_same_history_of_a_seed() {
+    let programs = programs();
+    let mut stored = 0;
+    for seed in 0..4 {
+        let plan = Plan::of(seed, 40, Acceleration::All);
+        let [one, two] = [Engine::Whole, Engine::Rbpf].map(|engine| {
+            run(&plan.clone().on(engine), &programs)
+                .unwrap_or_else(|failure| panic!("{engine:?}: {failure}"))
+        });
+        let of = |report: &Report| format!("{report:?}");
+        assert_eq!(of(&one), of(&two), "seed {seed}");
+        stored += one.stored;
+    }
+    assert!(stored > 80, "programs stored only {stored} ops");
 }
 
 #[test]

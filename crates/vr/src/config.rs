@@ -4,7 +4,7 @@ use crate::effect::Promise;
 use crate::ids::{GroupId, ReplicaId};
 
 /// What a replica needs to know before it starts.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Config {
     /// The group's size, 2f+1, at most [`crate::MAX_REPLICAS`].
     pub replicas: usize,
@@ -23,7 +23,7 @@ pub struct Config {
 }
 
 /// What of a replica survives its process.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Durability {
     /// The promise alone: the log is recovered from the others.
     #[default]
@@ -33,7 +33,7 @@ pub enum Durability {
 }
 
 /// Time-outs, in nanoseconds.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Timing {
     /// An idle primary sends a Commit this often.
     pub heartbeat: u64,
@@ -77,7 +77,7 @@ impl Timing {
 }
 
 /// The bounds of everything that could grow.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Limits {
     /// The longest operation, in bytes.
     pub op_bytes: usize,

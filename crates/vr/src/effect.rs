@@ -109,7 +109,7 @@ pub enum FastPathCommand {
 }
 
 /// What has to be on disk before the next effect takes place (protocol.md, rule 4).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Promise {
     /// The group that this replica belongs to; 0 before the bootstrap.
     pub group: GroupId,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{ClientId, Digest, GroupId, Nonce, OpNumber, RequestNumber, View};
 
 /// A client's request as it stands in the log.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Entry {
     /// Who asked.
     pub client: ClientId,
@@ -20,7 +20,7 @@ pub struct Entry {
 }
 
 /// Ops `first..=first + entries.len() - 1` of `view` (section 4.1, step 3). Never empty.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Prepare {
     /// The view in which the primary ordered them.
     pub view: View,
@@ -41,7 +41,7 @@ impl Prepare {
 }
 
 /// A message between two replicas.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Message {
     /// Primary to backups: append these ops.
     Prepare(Prepare),
@@ -199,7 +199,7 @@ pub enum Message {
 }
 
 /// What a client hears.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Reply {
     /// The request was executed, once; this is the state machine's result.
     Done(Arc<[u8]>),

@@ -11,6 +11,7 @@ mod durability;
 mod fast_path;
 mod lease;
 mod log;
+mod model;
 mod normal;
 mod pre_vote;
 mod recovery;
@@ -48,7 +49,7 @@ use view_change::ViewChange;
 const VIEW_LIMIT: u64 = 1 << 62;
 
 /// What is known of a replica (of oneself: unused).
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Hash)]
 struct Peer {
     /// When it was last heard, by socket or kernel.
     heard: Time,
@@ -65,7 +66,7 @@ struct Peer {
 }
 
 /// One replica.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Replica<S> {
     config: Config,
     machine: S,

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use crate::ids::{Digest, GroupId, OpNumber, Time, View};
 
 /// The replica's status (VR Revisited, section 4.1), and the first start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Status {
     /// Asking whether everybody is new.
     Starting,
@@ -19,7 +19,7 @@ pub enum Status {
 }
 
 /// What a normal replica does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
     /// Orders requests.
     Primary,

@@ -35,6 +35,7 @@ pub(crate) struct Group {
     /// Where clients are.
     pub(crate) client: Host,
     pub(crate) lab: Lab,
+    durability: &'static str,
     /// Held last: the next test starts when everything is gone.
     _turn: File,
 }
@@ -42,6 +43,7 @@ pub(crate) struct Group {
 struct Replica {
     accelerate: &'static str,
     child: Option<Child>,
+    replaced: bool,
 }
 
 impl Group {
@@ -50,8 +52,21 @@ impl Group {
         Group::start(&vec!["all"; n], false)
     }
 
+    /// The same in disk mode.
+    pub(crate) fn durable(n: usize) -> Option<Group> {
+        Group::start_with(&vec!["all"; n], false, "disk")
+    }
+
     /// A replica for each value of `--accelerate`, ready; None without root.
     pub(crate) fn start(accelerate: &[&'static str], ipv6: bool) -> Option<Group> {
+        Group::start_with(accelerate, ipv6, "memory")
+    }
+
+    fn start_with(
+        accelerate: &[&'static str],
+        ipv6: bool,
+        durability: &'static str,
+    ) -> Option<Group> {
         if !root_or_skip("a group with programs in the kernel") {
             return None;
         }
@@ -68,6 +83,7 @@ impl Group {
         let replicas = accelerate.iter().map(|accelerate| Replica {
             accelerate,
             child: None,
+            replaced: false,
         });
         let mut group = Group {
             replicas: replicas.collect(),
@@ -78,6 +94,7 @@ impl Group {
             hosts,
             client,
             lab,
+            durability,
             _turn: turn,
         };
         let lines = group.addresses.iter();
@@ -107,6 +124,22 @@ impl Group {
         log.lines().filter(|line| line.contains(words)).count()
     }
 
+    fn state_dir(&self, index: usize) -> PathBuf {
+        self.lab.scratch().join(format!("r{index}"))
+    }
+
+    /// A dead replica's machine is replaced: the next to start under its index finds an empty disk.
+    pub(crate) fn lose_disk(&mut self, index: usize) {
+        assert!(self.replicas[index].child.is_none(), "it is dead");
+        std::fs::remove_dir_all(self.state_dir(index)).unwrap();
+        self.replicas[index].replaced = true;
+    }
+
+    /// Whether its machine was ever replaced.
+    pub(crate) fn was_replaced(&self, index: usize) -> bool {
+        self.replicas[index].replaced
+    }
+
     /// Starts a replica, for the first time or again with the same state directory.
     pub(crate) fn spawn(&mut self, index: usize) {
         let command = self.hosts[index].command(env!("CARGO_BIN_EXE_electrode"));
@@ -130,10 +163,11 @@ impl Group {
         command
             .args(["replica", "--app", "kv", "--index", &index.to_string()])
             .args(["--accelerate", self.replicas[index].accelerate])
+            .args(["--durability", self.durability])
             .args(["--interface", host.interface(), "--config"])
             .arg(self.config())
             .arg("--state-dir")
-            .arg(self.lab.scratch().join(format!("r{index}")))
+            .arg(self.state_dir(index))
             // A replica that panics says so in two lines, which the log's end then shows.
             .env("RUST_BACKTRACE", "0")
             .stdin(Stdio::null())

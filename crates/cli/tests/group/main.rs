@@ -12,4 +12,5 @@ mod load;
 mod mixed;
 mod network;
 mod pause;
+mod replacement;
 mod sizes;

@@ -7,7 +7,7 @@ use super::tail::stored_through;
 use super::{Acked, Life, Rule, Verdict};
 use crate::process::Process;
 
-pub(super) const RULE: Rule = Rule {
+pub(crate) const RULE: Rule = Rule {
     name: "an ack is for what is there, by who may give it",
     source: "VR Revisited 4.1 step 4; docs/fast-path.md R1, R3; docs/protocol.md rule 5",
 };
@@ -17,7 +17,7 @@ pub(super) const ANSWERS: Rule = Rule {
     source: "docs/fast-path.md, \"One tail word\"",
 };
 
-pub(super) fn by_user_space(
+pub(crate) fn by_user_space(
     now: &Snapshot,
     op: OpNumber,
     last_op: OpNumber,

@@ -4,12 +4,12 @@ use electrode_vr::{Message, Promise, Snapshot, Status, View};
 
 use super::{Rule, Verdict};
 
-pub(super) const RULE: Rule = Rule {
+pub(crate) const RULE: Rule = Rule {
     name: "a view is promised on disk first, and no promise is taken back",
     source: "Michael et al., DISC 2017; docs/protocol.md rule 4; docs/fast-path.md R2",
 };
 
-pub(super) fn persisted(old: Option<Promise>, new: Promise, node: usize) -> Verdict {
+pub(crate) fn persisted(old: Option<Promise>, new: Promise, node: usize) -> Verdict {
     let Some(old) = old else {
         return Ok(());
     };
@@ -19,7 +19,7 @@ pub(super) fn persisted(old: Option<Promise>, new: Promise, node: usize) -> Verd
     Ok(())
 }
 
-pub(super) fn normal(now: &Snapshot, disk: Option<Promise>, node: usize) -> Verdict {
+pub(crate) fn normal(now: &Snapshot, disk: Option<Promise>, node: usize) -> Verdict {
     if now.status != Status::Normal {
         return Ok(());
     }
@@ -34,7 +34,7 @@ pub(super) fn normal(now: &Snapshot, disk: Option<Promise>, node: usize) -> Verd
     }
 }
 
-pub(super) fn arming(node: usize, view: View, disk: Option<Promise>) -> Verdict {
+pub(crate) fn arming(node: usize, view: View, disk: Option<Promise>) -> Verdict {
     match disk {
         Some(promise) if promise.view == view => Ok(()),
         _ => Err(format!(
@@ -44,7 +44,7 @@ pub(super) fn arming(node: usize, view: View, disk: Option<Promise>) -> Verdict 
 }
 
 /// What names a view as the sender's own may leave only when that view is the promised one.
-pub(super) fn sent(message: &Message, disk: Option<Promise>, node: usize) -> Verdict {
+pub(crate) fn sent(message: &Message, disk: Option<Promise>, node: usize) -> Verdict {
     let view = match message {
         Message::PrepareOk { view, .. }
         | Message::Commit { view, .. }

@@ -8,7 +8,7 @@ use electrode_wire::{Packet, decode};
 use super::{Life, Rule, Verdict};
 use crate::process::{Armed, Process};
 
-pub(super) const RULE: Rule = Rule {
+pub(crate) const RULE: Rule = Rule {
     name: "the kernel's last op is in log or ring, in the promised view",
     source: "docs/fast-path.md R1, R2, R3 and \"One tail word\"",
 };

@@ -18,7 +18,7 @@ use crate::mutations::{Mutation, active};
 use crate::state_machine::{RestoreError, StateMachine};
 
 /// The latest checkpoint, as bytes that can be sent.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Checkpoint {
     pub(super) op: OpNumber,
     pub(super) log_digest: Digest,

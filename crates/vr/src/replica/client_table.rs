@@ -14,7 +14,7 @@ use crate::message::{Entry, Reply};
 use crate::mutations::{Mutation, active};
 
 /// One session's executed past.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Hash, Serialize, Deserialize)]
 struct Session {
     /// The highest executed number.
     highest: RequestNumber,
@@ -25,7 +25,7 @@ struct Session {
 }
 
 /// All sessions.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct ClientTable {
     sessions: BTreeMap<ClientId, Session>,
     /// Each session by its age; the first is the next to be evicted.

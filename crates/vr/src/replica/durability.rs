@@ -20,7 +20,7 @@ use crate::state_machine::{RestoreError, StateMachine};
 use crate::status::Status;
 
 /// How the log on disk compares to the one in memory.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Hash)]
 pub(super) struct Disk {
     /// Everything up to here survives a crash.
     durable: OpNumber,

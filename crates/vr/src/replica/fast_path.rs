@@ -16,7 +16,7 @@ use crate::state_machine::StateMachine;
 use crate::status::Status;
 
 /// A Prepare (or a chunk of state in its shape) on its way into the log.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Held {
     pub(super) prepare: Prepare,
     /// Whether it came by state transfer.
@@ -24,7 +24,7 @@ pub(super) struct Held {
 }
 
 /// What the kernel does for this replica.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) enum Fast {
     /// Nothing.
     Disarmed,
@@ -37,7 +37,7 @@ pub(super) enum Fast {
 }
 
 /// What waits for the fence.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) enum AfterFence {
     /// Vote for a new view; the message that called for it is looked at again then.
     ChangeView {

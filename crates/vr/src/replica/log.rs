@@ -42,7 +42,7 @@ pub(super) fn wire_bytes(entry: &Entry) -> usize {
 }
 
 /// The log above `base`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Log {
     base: OpNumber,
     base_digest: Digest,

@@ -23,19 +23,19 @@ const PATIENT_ROUNDS: u32 = 10;
 const LATELY: u64 = 8;
 
 /// One answer.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 struct Response {
     view: View,
     primary: Option<(OpNumber, OpNumber, Digest)>,
 }
 
 /// The answers to a recovering replica's question.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Recovery {
-    nonce: Nonce,
+    pub(super) nonce: Nonce,
     responses: Vec<Option<Response>>,
-    rounds: u32,
-    warned: bool,
+    pub(super) rounds: u32,
+    pub(super) warned: bool,
     pub(super) again_at: Time,
 }
 

@@ -3,7 +3,7 @@
 use crate::ids::ReplicaId;
 
 /// Bit `i` is replica `i`; groups have at most [`crate::MAX_REPLICAS`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct ReplicaSet(u16);
 
 impl ReplicaSet {

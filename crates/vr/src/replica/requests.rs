@@ -18,7 +18,7 @@ use crate::state_machine::StateMachine;
 use crate::status::Status;
 
 /// A Prepare that left and isn't decided.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub(super) struct Flight {
     pub(super) first: OpNumber,
     pub(super) last: OpNumber,
@@ -29,7 +29,7 @@ pub(super) struct Flight {
 }
 
 /// What only a primary has.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Primary {
     /// Requests that wait for the window; at most `queue`.
     pub(super) queue: VecDeque<Entry>,

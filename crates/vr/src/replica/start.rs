@@ -22,14 +22,14 @@ use crate::status::Status;
 const GRACE: u64 = 10;
 
 /// A replica before its group is known.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct FirstStart {
     explicit: bool,
     pub(super) nonce: Nonce,
     /// Who has answered that it is new as well.
     new: ReplicaSet,
     /// A group that another replica named, and since when.
-    rumour: Option<(GroupId, Time)>,
+    pub(super) rumour: Option<(GroupId, Time)>,
     pub(super) again_at: Time,
 }
 

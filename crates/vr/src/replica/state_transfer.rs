@@ -26,7 +26,7 @@ const MAX_CHECKPOINT_BYTES: u64 = 1 << 32;
 const MAX_ATTEMPTS: u32 = 4;
 
 /// Why state is fetched, and what follows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Purpose {
     /// A backup fills a gap.
     CatchUp,
@@ -39,12 +39,12 @@ pub(super) enum Purpose {
 }
 
 /// State on its way.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Transfer {
     purpose: Purpose,
     from: ReplicaId,
     view: View,
-    nonce: Nonce,
+    pub(super) nonce: Nonce,
     /// The last op that is here: what is asked for comes after it.
     end: OpNumber,
     /// The digest at `end`.
@@ -60,7 +60,7 @@ pub(super) struct Transfer {
     /// Where the log to be fetched ends.
     target: Option<(OpNumber, Digest)>,
     commit: OpNumber,
-    attempts: u32,
+    pub(super) attempts: u32,
     pub(super) again_at: Time,
 }
 

@@ -23,7 +23,7 @@ use crate::status::Status;
 pub(super) const MAX_DOUBLINGS: u32 = 4;
 
 /// What a DoViewChange says, or this replica's own counterpart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Candidate {
     from: ReplicaId,
     last_normal: View,
@@ -33,7 +33,7 @@ struct Candidate {
 }
 
 /// Votes, and the time-outs that lead to them.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct ViewChange {
     /// When the primary of the promised view was last heard.
     pub(super) heard_primary: Option<Time>,
@@ -44,7 +44,7 @@ pub(super) struct ViewChange {
     /// Pre-votes in vain since the primary was heard.
     pub(super) asked: u32,
     /// View changes in vain since a view worked.
-    failed: u32,
+    pub(super) failed: u32,
     /// Who sent StartViewChange for `view`.
     starters: ReplicaSet,
     /// Whether DoViewChange was sent: the log is frozen, and shown to the new primary.
@@ -52,7 +52,7 @@ pub(super) struct ViewChange {
     candidates: Vec<Option<Candidate>>,
     /// The new primary has chosen a log.
     chosen: bool,
-    again_at: Time,
+    pub(super) again_at: Time,
     pub(super) give_up_at: Time,
 }
 
