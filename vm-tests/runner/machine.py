@@ -40,7 +40,7 @@ class Machine:
         if self._qemu is not None:
             if self._reset:
                 self._reset = False
-                self.succeed("for unit in $(ls /etc/units); do systemctl start $unit || exit; done")
+                self.succeed("for unit in $(ls /etc/units); do systemctl start --no-block $unit || exit; done")
             return
         self._reset = False
         self._started = time.monotonic()

@@ -26,6 +26,7 @@ for cut in range(2):
         for replica in replicas:
             # The root file system may be in memory: the option is given again; the data are on the disk.
             replica.succeed("electrode-options --durability disk")
+        for replica in replicas:
             replica.wait_for_unit("electrode.service")
         wait_for("all normal", lambda all_reports: all(normal(report) for report in all_reports), timeout=90)
 

@@ -1,6 +1,6 @@
 # One replica after the other changes from the previous build to this one, under load.
 start_all()
-begin_anew("electrode-binary previous && systemctl start electrode")
+begin_anew("electrode-binary previous && systemctl start --no-block electrode")
 replicas = start_group()
 
 # Each write has a key of its own; a write that isn't answered is a failure, whatever became of it.
