@@ -4,6 +4,7 @@ ends QEMU with the runner is tied to the thread that started it."""
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -62,6 +63,8 @@ def start(job: Job) -> tuple[int, int]:
     except KeyboardInterrupt:
         # The parent says it.
         pass
+    except Exception:
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -57,7 +57,8 @@ class Machine:
             self._receive(end, "its boot")
         self._buffer = self._buffer.split(READY, 1)[1].split(b"\n", 1)[-1]
         self._connected = True
-        self.log(f"booted within {time.monotonic() - self._started:.1f} s")
+        passed = time.monotonic() - self._started
+        self.log(f"booted within {passed:.1f} s ({self._live().cpu_seconds():.1f} s of processor time)")
 
     def crash(self) -> None:
         """The power goes, at once."""
