@@ -178,6 +178,22 @@ fn a_machine_that_does_not_start_fails_its_scenario_with_qemus_words() {
     assert_eq!(code, Some(1));
 }
 
+/// A host that is slow doesn't fail for it, but nobody takes what didn't run for what passed.
+#[test]
+fn what_there_is_no_time_for_is_named_and_is_no_failure() {
+    let place = Place::new();
+    place.command("qemu-system-x86_64", "exit 1");
+    let plan = fs::read_to_string(place.path("plan.json")).unwrap();
+    let plan = plan.replace("\"budget\": null", "\"budget\": 0");
+    fs::write(place.path("plan.json"), plan).unwrap();
+    let (code, said, _) = place.run();
+    assert_eq!(
+        said,
+        "SKIPPED boot on 6.12: no time left for it on this machine\n"
+    );
+    assert_eq!(code, Some(0));
+}
+
 #[test]
 fn machines_end_with_a_runner_that_is_told_to_end() {
     let place = Place::new();
