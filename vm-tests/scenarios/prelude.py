@@ -78,6 +78,9 @@ def start_group(accelerated=True):
 def begin_anew(command):
     """Stops every replica, forgets what all of them know, and has each run a command that starts its service."""
     replicas = [machine for machine in machines if machine.name.startswith("replica")]
+    # What is just loading its programs ends at once only when it is killed.
+    for replica in replicas:
+        replica.execute("systemctl kill --signal=KILL electrode")
     for replica in replicas:
         replica.succeed("systemctl stop electrode && rm -rf /var/lib/electrode/*")
     for replica in replicas:

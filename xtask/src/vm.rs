@@ -24,7 +24,7 @@ const EMULATED: u32 = 10;
 
 /// How long the whole test may begin new scenarios, in seconds: on a machine that is busy with other things, what is left
 /// then is named and left out.
-const BUDGET_SECONDS: u32 = 540;
+const BUDGET_SECONDS: u32 = 480;
 
 /// What one run leaves on the disk at most, in MiB: kernels, file systems, logs.
 const DISK_MIB: u64 = 2048;
