@@ -83,7 +83,7 @@ let
           printf '[Service]\nExecStart=\nExecStart=%s %s\n' "$command" "$*" \
             > /run/systemd/system/electrode.service.d/options.conf
           systemctl daemon-reload
-          systemctl restart electrode
+          systemctl restart --no-block electrode
         '')
         (pkgs.writeShellScriptBin "electrode-binary" ''
           case "$1" in current | previous) ;; *) exit 1 ;; esac

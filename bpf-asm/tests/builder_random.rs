@@ -1,17 +1,30 @@
-//! Random programs written with the typed builder: the kernel loads every one of them, and computes what Rust computes.
-//! `BUILDER_SEED=7` runs one seed alone.
+//! Random programs written with the typed builder: the kernel loads every one of them, and computes what Rust computes; so
+//! do the interpreter and rbpf.
+//!
+//! `BUILDER_SEED=7` runs one seed alone, `BUILDER_SECONDS` as many as there is time for. On a kernel without 64-bit
+//! atomics programs do without.
 
+use std::time::{Duration, Instant};
+
+use aya::EbpfLoader;
 use aya::programs::{TestRun, TestRunOptions, Xdp as Loaded};
 use bpf_asm::builder::{Array, Cond, Function, Int, Ptr, Val, Var, XDP_DROP, XDP_PASS, Xdp, xdp};
+use bpf_asm::engine::{Kernel, rbpf};
 use bpf_asm::field;
 use bpf_asm::harness::Harness;
+use bpf_asm::interpreter::{Input, XdpInput};
 use bpf_asm::object::Object;
 use bpf_asm::program::Program;
+use bpf_asm::target::{Feature, Target};
 use zerocopy::byteorder::{LE, U64};
 
 const MOST_VARIABLES: usize = 14;
 const SLOTS: usize = 3;
 const SEEDS: u64 = 300;
+/// Programs in one object: loading an object takes longer than loading a program.
+const BATCH: u64 = 50;
+/// The same where time is short, and everything takes long.
+const TIMED_BATCH: u64 = 5;
 
 #[repr(C)]
 struct Packet {
@@ -234,6 +247,23 @@ fn statement(random: &mut Random, variables: usize, depth: usize) -> Statement {
                 a,
                 inside,
             }
+        }
+    }
+}
+
+fn leave_out_atomics(statements: &mut Vec<Statement>) {
+    use Statement::{CompareExchange, FetchAdd};
+    statements.retain(|one| !matches!(one, FetchAdd { .. } | CompareExchange { .. }));
+    for statement in statements {
+        match statement {
+            Statement::If {
+                then, otherwise, ..
+            } => {
+                leave_out_atomics(then);
+                leave_out_atomics(otherwise);
+            }
+            Statement::Loop { inside, .. } => leave_out_atomics(inside),
+            _ => {}
         }
     }
 }
@@ -546,11 +576,14 @@ struct Case {
 }
 
 impl Case {
-    fn new(seed: u64) -> Case {
+    fn new(seed: u64, atomics: bool) -> Case {
         let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         let variables = 2 + random.below(MOST_VARIABLES - 1);
         let many = 4 + random.below(30);
-        let statements = statements(&mut random, variables, 3, many);
+        let mut statements = statements(&mut random, variables, 3, many);
+        if !atomics {
+            leave_out_atomics(&mut statements);
+        }
         Case {
             seed,
             random,
@@ -609,6 +642,11 @@ impl Case {
             );
         }
         let harness = Harness::new([self.program()]).unwrap();
+        // rbpf in what it has, and gets right.
+        let lowered = Target::rbpf().lower(&self.program());
+        let lowered = lowered.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        let plain = Harness::new([lowered]).unwrap();
+        let plain_program = plain.program(&name).unwrap();
         for run in 0..4 {
             let input: Vec<u64> = (0..MOST_VARIABLES)
                 .map(|_| self.random.constant())
@@ -628,14 +666,21 @@ impl Case {
             };
             machine.run(&self.statements);
             // The interpreter, on the same program, finds nothing to object to and leaves the same packet.
+            let frame: Input = XdpInput::new(packet.clone()).into();
             let interpreted = match harness.xdp(&name, packet) {
                 Ok(outcome) => (outcome.verdict, outcome.packet),
                 Err(fault) => panic!("seed {seed}, run {run}: {fault}"),
             };
-            assert!(
-                interpreted == (XDP_PASS, out.clone()),
-                "seed {seed}, run {run}: the interpreter leaves {interpreted:02x?}"
-            );
+            let second = match rbpf::run(plain.machine(), plain_program, frame) {
+                Ok(ran) => (ran.verdict, ran.packet),
+                Err(error) => panic!("seed {seed}, run {run}: {error}"),
+            };
+            for (engine, left) in [("interpreter", interpreted), ("rbpf", second)] {
+                assert!(
+                    left == (XDP_PASS, out.clone()),
+                    "seed {seed}, run {run}: {engine} leaves {left:02x?}"
+                );
+            }
             let words: Vec<u64> = out
                 .chunks_exact(8)
                 .map(|bytes| u64::from_le_bytes(bytes.try_into().unwrap()))
@@ -652,21 +697,45 @@ impl Case {
     }
 }
 
+/// The seeds, in batches: as many as asked for, or until the time is over.
+fn batches() -> impl Iterator<Item = Vec<u64>> {
+    let variable = |name| std::env::var(name).ok().map(|text| text.parse().unwrap());
+    let seconds: Option<u64> = variable("BUILDER_SECONDS");
+    let (from, to) = match variable("BUILDER_SEED") {
+        Some(seed) => (seed, seed + 1),
+        None if seconds.is_some() => (0, u64::MAX),
+        None => (0, SEEDS),
+    };
+    let size = if seconds.is_some() {
+        TIMED_BATCH
+    } else {
+        BATCH
+    };
+    let began = Instant::now();
+    let in_time = move || seconds.is_none_or(|limit| began.elapsed() < Duration::from_secs(limit));
+    (from..to)
+        .step_by(usize::try_from(size).unwrap())
+        .take_while(move |first| *first == from || in_time())
+        .map(move |first| (first..to.min(first + size)).collect())
+}
+
 #[test]
 fn random_programs_load_and_agree_with_rust() {
-    let seeds: Vec<u64> = match std::env::var("BUILDER_SEED") {
-        Ok(seed) => vec![seed.parse().unwrap()],
-        Err(_) => (0..SEEDS).collect(),
-    };
-    // One object for many programs: loading an object takes longer than loading a program.
-    for seeds in seeds.chunks(50) {
-        let mut cases: Vec<Case> = seeds.iter().map(|&seed| Case::new(seed)).collect();
+    let atomics = Kernel.target().unwrap().has(Feature::Atomics);
+    let mut programs_run = 0;
+    for seeds in batches() {
+        let cases = seeds.iter().map(|&seed| Case::new(seed, atomics));
+        let mut cases: Vec<Case> = cases.collect();
         let object = cases.iter().fold(Object::new("GPL"), |object, case| {
             object.program(case.program())
         });
-        let mut ebpf = aya::Ebpf::load(&object.to_elf().unwrap()).unwrap();
+        let loader = EbpfLoader::new().btf(None).load(&object.to_elf().unwrap());
+        let mut ebpf = loader.unwrap();
         for case in &mut cases {
             case.check(&mut ebpf);
+            programs_run += 1;
         }
     }
+    let which = if atomics { "" } else { ", without atomics" };
+    println!("{programs_run} random programs of the builder{which}");
 }

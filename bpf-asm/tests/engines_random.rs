@@ -1,13 +1,22 @@
 //! Random programs of plain instructions on every engine: the interpreter, the kernel, and (without what it gets wrong) rbpf.
+//! What this kernel lacks is replaced by what it has before it runs there, or isn't in the programs.
 //!
-//! `RAW_PROGRAMS` says how many, `RAW_SEED` runs the program of one seed.
+//! `RAW_PROGRAMS` says how many, `RAW_SECONDS` for how long instead, `RAW_SEED` runs the program of one seed.
+
+use std::time::{Duration, Instant};
 
 use bpf_asm::engine::{Answer, Engine, EngineError, Interpreter, Kernel, Rbpf};
 use bpf_asm::insn::{AluOp, AtomicOp, EndianKind, Insn, JumpOp, Reg, Size, Source, Width};
+use bpf_asm::program::{Function, Line};
+use bpf_asm::target::{Feature, Target};
 
 const PROGRAMS: u64 = 2_000;
+/// Of the programs that rbpf runs too, how many the kernel runs: those for the kernel alone have all that these have.
+const PLAIN_PROGRAMS_IN_KERNEL: u64 = 300;
 /// Programs in one object: loading an object takes longer than loading a program.
-const BATCH: usize = 100;
+const BATCH: u64 = 100;
+/// The same where time is short, and everything takes long.
+const TIMED_BATCH: u64 = 10;
 /// Bytes of memory: a part to compute with, then a word for each register's last value.
 const WORK_BYTES: usize = 96;
 const MEMORY_BYTES: usize = WORK_BYTES + 8 * SCALARS.len();
@@ -120,12 +129,31 @@ impl Random {
 }
 
 /// What a program may use.
-#[derive(Clone, Copy, PartialEq)]
-enum Dialect {
-    /// All of it.
-    Whole,
-    /// What rbpf has and gets right.
-    Plain,
+#[derive(Clone)]
+struct Dialect {
+    /// Only what rbpf has and gets right.
+    plain: bool,
+    target: Target,
+}
+
+impl Dialect {
+    /// What the kernel that `target` describes has, or what can be replaced there.
+    fn of(target: &Target) -> Dialect {
+        let replaced = [
+            Feature::SignExtendingMove,
+            Feature::SignExtendingLoad,
+            Feature::ByteSwap,
+            Feature::SignedDivision,
+        ];
+        Dialect {
+            plain: false,
+            target: replaced.into_iter().fold(target.clone(), Target::with),
+        }
+    }
+
+    fn has(&self, insn: &Insn) -> bool {
+        Feature::of(insn).is_none_or(|feature| self.target.has(feature))
+    }
 }
 
 struct Writer {
@@ -135,6 +163,16 @@ struct Writer {
 }
 
 impl Writer {
+    /// The first of the random instructions that the dialect has.
+    fn any(&mut self, write: impl Fn(&mut Writer) -> Insn) -> Insn {
+        loop {
+            let insn = write(self);
+            if self.dialect.has(&insn) {
+                return insn;
+            }
+        }
+    }
+
     fn scalar(&mut self) -> Reg {
         self.random.of(&SCALARS)
     }
@@ -160,7 +198,7 @@ impl Writer {
 
     fn arithmetic(&mut self) -> Insn {
         let (width, dst) = (self.random.of(&[Width::W32, Width::W64]), self.scalar());
-        let plain = self.dialect == Dialect::Plain;
+        let plain = self.dialect.plain;
         match self.random.below(8) {
             0 if !plain => {
                 let bits = match width {
@@ -213,8 +251,7 @@ impl Writer {
         let stack = self.random.below(2) == 0;
         match self.random.below(4) {
             0 | 1 => {
-                let signed =
-                    self.dialect == Dialect::Whole && size != Size::DW && self.random.below(2) == 0;
+                let signed = !self.dialect.plain && size != Size::DW && self.random.below(2) == 0;
                 let (base, offset) = self.place(size, stack);
                 let dst = self.scalar();
                 Insn::Load {
@@ -265,16 +302,16 @@ impl Writer {
             self.scalar(),
         );
         let mut src = self.operand();
-        if let (Dialect::Plain, Source::Imm(imm)) = (self.dialect, src) {
+        if let (true, Source::Imm(imm)) = (self.dialect.plain, src) {
             // rbpf doesn't sign-extend them.
             src = Source::Imm(imm & i32::MAX);
         }
         match self.random.below(12) {
             0 => Insn::Goto { offset: over },
-            1 if self.dialect == Dialect::Whole => Insn::GotoLong {
+            1 if !self.dialect.plain => Insn::GotoLong {
                 offset: over.into(),
             },
-            2 if self.dialect == Dialect::Whole => Insn::MayGoto { offset: over },
+            2 if !self.dialect.plain => Insn::MayGoto { offset: over },
             _ => Insn::Jump {
                 width,
                 op,
@@ -320,7 +357,7 @@ impl Writer {
                 0
             };
             if over > 0 {
-                let jump = self.jump(over as i16);
+                let jump = self.any(|writer| writer.jump(over as i16));
                 if matches!(jump, Insn::Goto { .. } | Insn::GotoLong { .. }) {
                     // The verifier refuses code that no jump leads to.
                     let (dst, src) = (self.scalar(), Source::Reg(self.scalar()));
@@ -337,8 +374,8 @@ impl Writer {
             }
             for _ in 0..over.max(1) {
                 let insn = match self.random.below(3) {
-                    0 => self.memory(),
-                    _ => self.arithmetic(),
+                    0 => self.any(Writer::memory),
+                    _ => self.any(Writer::arithmetic),
                 };
                 self.insns.push(insn);
             }
@@ -382,11 +419,11 @@ impl Writer {
     }
 }
 
-fn program(seed: u64, dialect: Dialect) -> Vec<Insn> {
+fn program(seed: u64, dialect: &Dialect) -> Vec<Insn> {
     let random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5eed);
     Writer {
         random,
-        dialect,
+        dialect: dialect.clone(),
         insns: Vec::new(),
     }
     .write()
@@ -408,16 +445,65 @@ fn listing(insns: &[Insn]) -> String {
     insns.iter().map(|insn| format!("{insn}\n")).collect()
 }
 
-fn seeds() -> Vec<u64> {
+/// The seeds, in batches: as many as asked for, or until the time is over.
+fn batches() -> impl Iterator<Item = Vec<u64>> {
     let variable = |name| std::env::var(name).ok().map(|text| text.parse().unwrap());
-    match variable("RAW_SEED") {
-        Some(seed) => vec![seed],
-        None => (0..variable("RAW_PROGRAMS").unwrap_or(PROGRAMS)).collect(),
-    }
+    let seconds: Option<u64> = variable("RAW_SECONDS");
+    let (from, to) = match variable("RAW_SEED") {
+        Some(seed) => (seed, seed + 1),
+        None if seconds.is_some() => (0, u64::MAX),
+        None => (0, variable("RAW_PROGRAMS").unwrap_or(PROGRAMS)),
+    };
+    let size = if seconds.is_some() {
+        TIMED_BATCH
+    } else {
+        BATCH
+    };
+    let began = Instant::now();
+    let in_time =
+        move || seconds.is_none_or(|seconds| began.elapsed() < Duration::from_secs(seconds));
+    (from..to)
+        .step_by(usize::try_from(size).unwrap())
+        .take_while(move |first| *first == from || in_time())
+        .map(move |first| (first..to.min(first + size)).collect())
 }
 
 fn is_root() -> bool {
     std::fs::read_to_string("/proc/self/status").is_ok_and(|status| status.contains("\nUid:\t0\t"))
+}
+
+/// What the kernel answers to the programs, in its own instructions.
+fn in_kernel(
+    target: &Target,
+    programs: &[Vec<Insn>],
+    memory: &[u8],
+) -> Vec<Result<Answer, EngineError>> {
+    let line = Line {
+        file: "random",
+        line: 1,
+        column: 1,
+    };
+    let lowered = programs.iter().map(|insns| {
+        let function = Function {
+            name: "random".into(),
+            arguments: 2,
+            lines: vec![line; insns.len()],
+            insns: insns.clone(),
+            relocations: Vec::new(),
+        };
+        let lowered = target.lower_function(&function);
+        let lowered = lowered.unwrap_or_else(|error| panic!("{error}\n{}", listing(insns)));
+        lowered.insns
+    });
+    let lowered: Vec<Vec<Insn>> = lowered.collect();
+    let slices: Vec<&[Insn]> = lowered.iter().map(Vec::as_slice).collect();
+    Kernel.run_insns(&slices, memory).unwrap()
+}
+
+#[track_caller]
+fn interpreted(seed: u64, insns: &[Insn], memory: &[u8]) -> Answer {
+    let answer = Interpreter.run(&encoded(insns), memory);
+    answer.unwrap_or_else(|error| panic!("seed {seed}: {error}\n{}", listing(insns)))
 }
 
 #[track_caller]
@@ -440,38 +526,70 @@ fn the_kernel_ends_random_programs_in_the_state_of_the_interpreter() {
         eprintln!("skipped: programs in the kernel need root");
         return;
     }
-    for (batch, seeds) in seeds().chunks(BATCH).enumerate() {
+    let target = Kernel.target().unwrap();
+    let dialect = Dialect::of(&target);
+    let mut programs_run = 0;
+    for (batch, seeds) in batches().enumerate() {
         let memory = memory(batch as u64);
-        let programs: Vec<Vec<Insn>> = seeds
-            .iter()
-            .map(|seed| program(*seed, Dialect::Whole))
-            .collect();
-        let slices: Vec<&[Insn]> = programs.iter().map(Vec::as_slice).collect();
-        let answers = Kernel.run_insns(&slices, &memory).unwrap();
+        let programs: Vec<Vec<Insn>> = seeds.iter().map(|seed| program(*seed, &dialect)).collect();
+        let answers = in_kernel(&target, &programs, &memory);
         for ((seed, insns), kernel) in seeds.iter().zip(&programs).zip(answers) {
-            let ours = Interpreter.run(&encoded(insns), &memory);
-            let ours =
-                ours.unwrap_or_else(|error| panic!("seed {seed}: {error}\n{}", listing(insns)));
+            let ours = interpreted(*seed, insns, &memory);
             agree(*seed, insns, &ours, kernel, "kernel");
+            programs_run += 1;
         }
     }
+    let lacks = Feature::ALL.iter().filter(|feature| !target.has(**feature));
+    let lacks: Vec<String> = lacks.map(Feature::to_string).collect();
+    println!(
+        "{programs_run} random programs; this kernel lacks: {}",
+        lacks.join(", ")
+    );
 }
 
 #[test]
-fn rbpf_ends_plain_random_programs_in_the_state_of_the_interpreter() {
-    for seed in seeds() {
-        let (insns, memory) = (program(seed, Dialect::Plain), memory(seed));
-        let code = encoded(&insns);
-        let ours = Interpreter.run(&code, &memory);
-        let ours = ours.unwrap_or_else(|error| panic!("seed {seed}: {error}\n{}", listing(&insns)));
-        agree(seed, &insns, &ours, Rbpf.run(&code, &memory), "rbpf");
+fn all_engines_end_plain_random_programs_in_the_same_state() {
+    let root = is_root();
+    let target = if root {
+        Kernel.target().unwrap()
+    } else {
+        eprintln!("skipped: programs in the kernel need root");
+        Target::everything()
+    };
+    let dialect = Dialect {
+        plain: true,
+        ..Dialect::of(&target)
+    };
+    let timed = std::env::var("RAW_SECONDS").is_ok();
+    let mut programs_run = 0;
+    for seeds in batches() {
+        let memory = memory(seeds[0]);
+        let programs: Vec<Vec<Insn>> = seeds.iter().map(|seed| program(*seed, &dialect)).collect();
+        let wanted = root && (timed || programs_run < PLAIN_PROGRAMS_IN_KERNEL);
+        let kernel = wanted.then(|| in_kernel(&target, &programs, &memory));
+        let mut kernel = kernel.into_iter().flatten();
+        for (seed, insns) in seeds.iter().zip(&programs) {
+            let ours = interpreted(*seed, insns, &memory);
+            agree(
+                *seed,
+                insns,
+                &ours,
+                Rbpf.run(&encoded(insns), &memory),
+                "rbpf",
+            );
+            if let Some(kernel) = kernel.next() {
+                agree(*seed, insns, &ours, kernel, "kernel");
+            }
+            programs_run += 1;
+        }
     }
+    println!("{programs_run} plain random programs");
 }
 
 #[test]
 fn every_operation_of_both_widths_occurs_in_the_random_programs() {
     let insns: Vec<Insn> = (0..200)
-        .flat_map(|seed| program(seed, Dialect::Whole))
+        .flat_map(|seed| program(seed, &Dialect::of(&Target::everything())))
         .collect();
     for width in [Width::W32, Width::W64] {
         for wanted in ALU {

@@ -27,6 +27,8 @@ class Machine:
         self._cable = None
         self._connected = False
         self._buffer = b""
+        self._started = 0.0
+        self._used = 0.0
         # Its services have been stopped by `reset`: the next start starts them.
         self._reset = False
         self.serial = plan.folder / f"{name}.serial"
@@ -38,9 +40,10 @@ class Machine:
         if self._qemu is not None:
             if self._reset:
                 self._reset = False
-                self.succeed("for unit in $(ls /etc/units); do systemctl start $unit || exit; done")
+                self.succeed("for unit in $(ls /etc/units); do systemctl start --no-block $unit || exit; done")
             return
         self._reset = False
+        self._started = time.monotonic()
         self._cable = self._switch.port()
         number = self._names.index(self.name) + 1
         self._qemu = Qemu(self.plan, self.name, number, self._names, self._cable, self.serial)
@@ -54,6 +57,8 @@ class Machine:
             self._receive(end, "its boot")
         self._buffer = self._buffer.split(READY, 1)[1].split(b"\n", 1)[-1]
         self._connected = True
+        passed = time.monotonic() - self._started
+        self.log(f"booted within {passed:.1f} s ({self._live().cpu_seconds():.1f} s of processor time)")
 
     def crash(self) -> None:
         """The power goes, at once."""
@@ -84,8 +89,13 @@ class Machine:
     def booted(self) -> bool:
         return self._qemu is not None
 
+    def cpu_seconds(self) -> float:
+        """Seconds of processor time that its emulation has used, over all boots."""
+        return self._used + (self._qemu.cpu_seconds() if self._qemu is not None else 0.0)
+
     def _off(self) -> None:
         if self._qemu is not None:
+            self._used = self.cpu_seconds()
             self._qemu.kill()
             self._switch.unplug(self._cable)
         self._qemu = None

@@ -6,9 +6,10 @@ import time
 
 
 class Progress:
-    def __init__(self, verbose: bool) -> None:
+    def __init__(self, verbose: bool, kernel: str, started: float) -> None:
         self._verbose = verbose
-        self._started = time.monotonic()
+        self._kernel = kernel
+        self._started = started
         self._depth = 0
 
     def line(self, text: str) -> None:
@@ -19,7 +20,7 @@ class Progress:
         """Said when asked for more."""
         if self._verbose:
             passed = time.monotonic() - self._started
-            print(f"  {passed:6.1f} {'  ' * self._depth}{text}", file=sys.stderr, flush=True)
+            print(f"  {passed:6.1f} {self._kernel}: {'  ' * self._depth}{text}", file=sys.stderr, flush=True)
 
     @contextlib.contextmanager
     def nested(self, text: str):

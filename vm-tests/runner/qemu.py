@@ -22,6 +22,7 @@ class Qemu:
         if not self.disk.exists():
             make_disk(self.disk)
         self._monitor_file = None
+        self._used = 0.0
         self.monitor, monitor = socket.socketpair()
         self.shell, shell = socket.socketpair()
         words = [
@@ -103,6 +104,16 @@ class Qemu:
                     raise ScenarioFailed(f"QEMU refuses {question}: {answer['error']}")
         except OSError as error:
             raise ScenarioFailed(f"QEMU's monitor doesn't answer: {error}") from error
+
+    def cpu_seconds(self) -> float:
+        """Seconds of processor time that it has used, as far as is known of one that has ended."""
+        try:
+            with open(f"/proc/{self.process.pid}/stat", encoding="utf-8") as file:
+                fields = file.read().rsplit(")", 1)[1].split()
+            self._used = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        except OSError:
+            pass
+        return self._used
 
     def running(self) -> bool:
         return self.process.poll() is None

@@ -63,6 +63,9 @@ class Machines:
                 raise ScenarioFailed("what was waited for didn't come")
             time.sleep(0.5)
 
+    def cpu_seconds(self) -> float:
+        return sum(machine.cpu_seconds() for machine in self.machines.values())
+
     def reset(self) -> None:
         for machine in self.machines.values():
             machine.reset()

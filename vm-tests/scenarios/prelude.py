@@ -1,5 +1,6 @@
 # Stands before every scenario, here and under the NixOS driver. Replicas are asked from the machine `client`.
 import json
+import shlex
 
 CONFIG = "--config /etc/electrode/config.txt"
 
@@ -56,6 +57,11 @@ def get(key, deadline=60):
     return client.succeed(f"electrode client {CONFIG} --deadline {deadline} get {key}", timeout=30).strip()
 
 
+def in_background(script):
+    """Has the client run a script beside what follows; what it prints is in /tmp/background."""
+    client.succeed(f"(setsid bash -c {shlex.quote(script)} < /dev/null > /tmp/background 2>&1 &)")
+
+
 def start_group(accelerated=True):
     """All machines up, all replicas normal, and helped by their kernels after the first op."""
     start_all()
@@ -67,6 +73,18 @@ def start_group(accelerated=True):
     if accelerated:
         wait_for("every kernel helps", lambda all_reports: all(armed(report) for report in all_reports))
     return replicas
+
+
+def begin_anew(command):
+    """Stops every replica, forgets what all of them know, and has each run a command that starts its service."""
+    replicas = [machine for machine in machines if machine.name.startswith("replica")]
+    # What is just loading its programs ends at once only when it is killed.
+    for replica in replicas:
+        replica.execute("systemctl kill --signal=KILL electrode")
+    for replica in replicas:
+        replica.succeed("systemctl stop electrode && rm -rf /var/lib/electrode/*")
+    for replica in replicas:
+        replica.succeed(command)
 
 
 def stored(report):

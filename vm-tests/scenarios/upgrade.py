@@ -1,8 +1,6 @@
 # One replica after the other changes from the previous build to this one, under load.
 start_all()
-for machine in machines:
-    if machine.name.startswith("replica"):
-        machine.succeed("systemctl stop electrode && electrode-binary previous && systemctl start electrode")
+begin_anew("electrode-binary previous && systemctl start --no-block electrode")
 replicas = start_group()
 
 # Each write has a key of its own; a write that isn't answered is a failure, whatever became of it.
@@ -15,7 +13,7 @@ done
 echo $number > /tmp/written
 """
 client.succeed("rm -f /tmp/enough /tmp/unanswered /tmp/written")
-client.succeed(f"(nohup bash -c '{load}' < /dev/null > /dev/null 2>&1 &)")
+in_background(load)
 for index, replica in enumerate(replicas):
     with subtest(f"replica {index} changes its build"):
         before = max(report["op"] for report in reports() if report is not None)

@@ -5,6 +5,7 @@ mod archive;
 mod guest;
 mod kernels;
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,7 +24,7 @@ const EMULATED: u32 = 10;
 
 /// How long the whole test may begin new scenarios, in seconds: on a machine that is busy with other things, what is left
 /// then is named and left out.
-const BUDGET_SECONDS: u32 = 540;
+const BUDGET_SECONDS: u32 = 480;
 
 /// What one run leaves on the disk at most, in MiB: kernels, file systems, logs.
 const DISK_MIB: u64 = 2048;
@@ -97,13 +98,17 @@ pub(crate) fn run(arguments: &Vm) -> Result<()> {
     }
     let folder = root().join("target/vm");
     fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-    enough_room(&folder)?;
+    let _claimed = claim(&folder)?;
+    enough_room(&folder, free_mib(&folder)?)?;
+    let mut fetched = Vec::new();
+    for (kernel, _) in &chosen {
+        fetched.push(kernel.provide(&folder.join("kernels"))?);
+    }
     let built = guest::build()?;
     let mut planned = Vec::new();
-    for (kernel, names) in &chosen {
-        let fetched = kernel.provide(&folder.join("kernels"))?;
+    for ((kernel, names), fetched) in chosen.iter().zip(&fetched) {
         let archive = folder.join(format!("guest-{}.cpio", kernel.name));
-        guest::write(&archive, &fetched, &built, arguments.previous.as_deref())?;
+        guest::write(&archive, fetched, &built, arguments.previous.as_deref())?;
         println!("kernel {}: {}", kernel.name, fetched.release);
         planned.push(json!({
             "name": kernel.name,
@@ -247,7 +252,10 @@ fn choose<'s>(
         let names = scenarios
             .iter()
             .filter(|(name, scenario)| meant(name, scenario));
-        let names: Vec<&str> = names.map(|(name, _)| name.as_str()).collect();
+        let mut names: Vec<_> = names.collect();
+        // What is tested on most kernels comes first: when time runs out, the rest is what is left out.
+        names.sort_by_key(|(_, scenario)| Reverse(scenario.test.len()));
+        let names: Vec<&str> = names.into_iter().map(|(name, _)| name.as_str()).collect();
         if !names.is_empty() {
             chosen.push((kernel, names));
         }
@@ -258,18 +266,34 @@ fn choose<'s>(
     Ok(chosen)
 }
 
-/// Room on the disk, before it is missed half-way.
-fn enough_room(folder: &Path) -> Result<()> {
+/// The folder for this process alone, until what is returned is dropped: two runs would use the same disks.
+fn claim(folder: &Path) -> Result<fs::File> {
+    let path = folder.join("lock");
+    let file = fs::File::create(&path).with_context(|| path.display().to_string())?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => bail!(
+            "{}: another run of virtual machines uses it; wait for its end",
+            folder.display()
+        ),
+        Err(fs::TryLockError::Error(error)) => Err(error).context(path.display().to_string()),
+    }
+}
+
+/// What is free on the folder's disk, in MiB, where `df` can say it.
+fn free_mib(folder: &Path) -> Result<Option<u64>> {
     let output = Command::new("df")
         .args(["--output=avail", "--block-size=1M"])
         .arg(folder)
         .output()
         .context("starting df")?;
     let text = String::from_utf8_lossy(&output.stdout);
-    let free = text
-        .lines()
-        .nth(1)
-        .and_then(|line| line.trim().parse::<u64>().ok());
+    let line = text.lines().nth(1);
+    Ok(line.and_then(|line| line.trim().parse().ok()))
+}
+
+/// Room on the disk, before it is missed half-way.
+fn enough_room(folder: &Path, free: Option<u64>) -> Result<()> {
     match free {
         Some(free) if free < DISK_MIB => bail!(
             "{}: {free} MiB free, and virtual machines need {DISK_MIB}",
@@ -316,6 +340,39 @@ mod tests {
     fn naming_both_insists() {
         let insisted = chosen(&["old"], &["6.12"]).unwrap();
         assert_eq!(insisted, [("6.12".into(), vec!["old".into()])]);
+    }
+
+    #[test]
+    fn a_disk_that_is_too_full_is_named_with_what_is_free_and_what_is_needed() {
+        let error = enough_room(Path::new("/a/b"), Some(100)).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "/a/b: 100 MiB free, and virtual machines need 2048"
+        );
+        assert!(enough_room(Path::new("/a/b"), Some(DISK_MIB)).is_ok());
+        assert!(free_mib(Path::new("/")).unwrap().is_some());
+    }
+
+    #[test]
+    fn two_runs_in_one_folder_do_not_share_their_disks() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = claim(folder.path()).unwrap();
+        let error = claim(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("another run"), "{error}");
+        drop(first);
+        assert!(claim(folder.path()).is_ok());
+    }
+
+    #[test]
+    fn what_is_tested_on_most_kernels_comes_first() {
+        let table = scenarios(&json!({
+            "a": { "about": "", "machines": ["m"], "kernels": ["6.12"], "test": [] },
+            "b": { "about": "", "machines": ["m"], "kernels": ["6.12"], "test": ["6.12"] },
+            "c": { "about": "", "machines": ["m"], "kernels": ["6.12"], "test": ["6.1", "6.12"] },
+        }));
+        let table = table.unwrap();
+        let chosen = choose(&table, &[], &[]).unwrap();
+        assert_eq!(chosen[0].1, ["c", "b", "a"]);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! ```
 //! The kernel hands 32 bits of r0 back, so the program runs twice, each time with fresh memory.
 
+use aya::EbpfLoader;
 use aya::programs::{ProgramError, TestRun, TestRunOptions, Xdp};
 
 use super::{Answer, Engine, EngineError, EngineKind};
@@ -14,6 +15,7 @@ use crate::insn::{AluOp, Insn, JumpOp, Reg, Size, Source, Width};
 use crate::interpreter::LoadError;
 use crate::object::Object;
 use crate::program::{Function, Line, Program, ProgramKind, Relocation, Target};
+use crate::target;
 
 /// The shortest packet that a test run takes.
 const MIN_PACKET_BYTES: usize = 14;
@@ -37,6 +39,28 @@ impl Engine for Kernel {
 }
 
 impl Kernel {
+    /// Which instructions the running kernel has, found by asking it; helpers aren't asked for.
+    ///
+    /// # Errors
+    /// No program can be loaded at all, for example for lack of privileges.
+    pub fn target(&mut self) -> Result<target::Target, EngineError> {
+        target::Target::probe(|program| {
+            if matches!(program.main.insns[..], [Insn::Call { .. }, ..]) {
+                return Ok(target::Answer::Refused("unknown func".into()));
+            }
+            let elf = Object::new("GPL").program(program.clone()).to_elf();
+            let elf = elf.map_err(|error| refused(error.to_string()))?;
+            let mut ebpf = load(&elf)?;
+            match xdp(&mut ebpf, &program.main.name)?.load() {
+                Ok(()) => Ok(target::Answer::Loaded),
+                Err(ProgramError::LoadError { verifier_log, .. }) => {
+                    Ok(target::Answer::Refused(verifier_log.to_string()))
+                }
+                Err(error) => Err(in_words(error)),
+            }
+        })
+    }
+
     /// Runs many programs with the same memory. They are loaded from one object, which takes much less time than one each.
     ///
     /// # Errors
@@ -56,7 +80,7 @@ impl Kernel {
         let elf = object
             .to_elf()
             .map_err(|error| refused(error.to_string()))?;
-        let mut ebpf = aya::Ebpf::load(&elf).map_err(|error| refused(error.to_string()))?;
+        let mut ebpf = load(&elf)?;
         let answers = (0..programs.len()).map(|number| {
             let (low, after) = run(&mut ebpf, &format!("low{number}"), memory)?;
             let (high, _) = run(&mut ebpf, &format!("high{number}"), memory)?;
@@ -69,9 +93,19 @@ impl Kernel {
     }
 }
 
-fn run(ebpf: &mut aya::Ebpf, name: &str, memory: &[u8]) -> Result<(u32, Vec<u8>), EngineError> {
+/// An object's maps in the kernel. The kernel's own types, which take long to read, are left alone: nothing refers to them.
+fn load(elf: &[u8]) -> Result<aya::Ebpf, EngineError> {
+    let loaded = EbpfLoader::new().btf(None).load(elf);
+    loaded.map_err(|error| refused(error.to_string()))
+}
+
+fn xdp<'e>(ebpf: &'e mut aya::Ebpf, name: &str) -> Result<&'e mut Xdp, EngineError> {
     let program = ebpf.program_mut(name).ok_or(refused("no program".into()))?;
-    let program: &mut Xdp = program.try_into().map_err(in_words)?;
+    program.try_into().map_err(in_words)
+}
+
+fn run(ebpf: &mut aya::Ebpf, name: &str, memory: &[u8]) -> Result<(u32, Vec<u8>), EngineError> {
+    let program = xdp(ebpf, name)?;
     program.load().map_err(in_words)?;
     let mut packet = memory.to_vec();
     packet.resize(memory.len().max(MIN_PACKET_BYTES), 0);

@@ -11,7 +11,7 @@ use aya::programs::{
     LinkOrder, Program, ProgramError, SchedClassifier, TcAttachType, TestRun, TestRunOptions, Xdp,
     XdpMode, tc,
 };
-use aya::{Ebpf, EbpfError};
+use aya::{Ebpf, EbpfError, EbpfLoader};
 use bpf_asm::{object, verifier};
 use electrode_fastpath::counters::Counters;
 use electrode_fastpath::programs::{self, PROGRAM_PREPARE, PROGRAM_PREPARE_OK};
@@ -86,6 +86,12 @@ pub enum AttachError {
     },
 }
 
+/// An object with its maps made, and no program loaded yet. The kernel's own types, megabytes that take long to read, are
+/// left alone: nothing in our objects refers to them.
+pub(crate) fn with_maps(object: &[u8]) -> Result<Ebpf, EbpfError> {
+    EbpfLoader::new().btf(None).load(object)
+}
+
 /// The loaded object and its links. Dropping it detaches.
 pub(crate) struct Loaded {
     ebpf: Ebpf,
@@ -98,7 +104,7 @@ impl Loaded {
     /// Builds the object and loads what `programs` asks for.
     pub(crate) fn load(programs: Programs) -> Result<Loaded, AttachError> {
         let object = programs::object().map_err(|error| AttachError::Build(error.to_string()))?;
-        let mut ebpf = Ebpf::load(&object).map_err(from_ebpf)?;
+        let mut ebpf = with_maps(&object).map_err(from_ebpf)?;
         let jumps = if programs.prepare || programs.prepare_ok {
             let map = take(&mut ebpf, "programs")?;
             let mut jumps = ProgramArray::try_from(map).map_err(from_map)?;

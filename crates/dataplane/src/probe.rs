@@ -12,7 +12,7 @@ use bpf_asm::insn::Reg;
 use bpf_asm::object::Object;
 use bpf_asm::program::{Contents, MapDef, MapType, Program, ProgramKind};
 
-use crate::attach::chain;
+use crate::attach::{chain, with_maps};
 use crate::memory::Pages;
 use crate::uninterrupted;
 
@@ -284,7 +284,7 @@ fn load(kind: ProgramKind, maps: Vec<MapDef>, code: fn(&mut Assembler)) -> Resul
     // The licence of the real programs, since some helpers ask for it.
     let object = Object::new("Dual MIT/GPL").program(program).to_elf();
     let object = object.map_err(|error| Refusal::Because(error.to_string()))?;
-    let mut ebpf = Ebpf::load(&object).map_err(|error| from_ebpf(&error))?;
+    let mut ebpf = with_maps(&object).map_err(|error| from_ebpf(&error))?;
     let program = ebpf.program_mut(PROGRAM).ok_or(Refusal::Forbidden)?;
     match kind {
         ProgramKind::Classifier => {

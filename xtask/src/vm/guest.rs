@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use super::archive::Archive;
 use super::kernels::Fetched;
+use crate::FEATURES;
 use crate::cargo::{cargo, root};
 
 /// Tools that busybox has only poorly, or that scenarios want as they are elsewhere.
@@ -27,11 +28,16 @@ const GUEST_COMMANDS: &[&str] = &[
     "machine-reset",
 ];
 
-/// Test programs that scenarios run: their package, their name there, and the guest's.
+/// Test programs that scenarios run: the folder of their package, their name there, and the guest's.
 const TESTS: &[(&str, &str, &str)] = &[
-    ("electrode-dataplane", "kernel", "dataplane-kernel-tests"),
-    ("electrode-replica", "group", "replica-group-tests"),
+    ("bpf-asm", "builder_random", "random-builder-tests"),
+    ("bpf-asm", "engines_random", "random-instructions-tests"),
+    ("crates/dataplane", "kernel", "dataplane-kernel-tests"),
+    ("crates/replica", "group", "replica-group-tests"),
 ];
+
+/// Tests of the command itself: building them builds it as all tests have it.
+const OF_COMMAND: &str = "cli_arguments";
 
 /// What runs in the guests, built.
 #[derive(Debug)]
@@ -40,19 +46,28 @@ pub(crate) struct Built {
     tests: Vec<(&'static str, PathBuf)>,
 }
 
-/// Builds the command and the tests with the profile that all tests share.
+/// Builds the command and the tests exactly as all tests are built, so that nothing is built twice.
 pub(crate) fn build() -> Result<Built> {
-    let electrode = executables(&["build", "--package", "electrode", "--bin", "electrode"])?;
-    let electrode = electrode.into_iter().find(|(name, _)| name == "electrode");
-    let (_, electrode) = electrode.context("cargo built no electrode")?;
-    let mut tests = Vec::new();
-    for (package, name, command) in TESTS {
-        let built = executables(&["test", "--no-run", "--package", package, "--test", name])?;
-        let found = built.into_iter().find(|(built, _)| built == name);
-        let (_, path) = found.with_context(|| format!("cargo built no {package} test {name}"))?;
-        tests.push((*command, path));
+    let mut arguments = vec!["test", "--no-run", "--workspace", "--test", OF_COMMAND];
+    for (_, name, _) in TESTS {
+        arguments.extend(["--test", name]);
     }
-    Ok(Built { electrode, tests })
+    arguments.extend(FEATURES);
+    let built = executables(&arguments)?;
+    let find = |folder: &str, name: &str| {
+        let folder = root().join(folder);
+        let of = |built: &&Executable| built.folder == folder && built.name == name;
+        let found = built.iter().find(of).map(|built| built.path.clone());
+        found.with_context(|| format!("cargo built no {name} of {}", folder.display()))
+    };
+    let mut tests = Vec::new();
+    for (folder, name, command) in TESTS {
+        tests.push((*command, find(folder, name)?));
+    }
+    Ok(Built {
+        electrode: find("crates/cli", "electrode")?,
+        tests,
+    })
 }
 
 /// Writes the root file system for a kernel. `previous` is an older build to upgrade from; without one it is the same.
@@ -162,8 +177,16 @@ fn on_path(command: &str) -> Result<PathBuf> {
         .with_context(|| format!("{command} is missing"))
 }
 
-/// Runs cargo, and returns the names and paths of the executables that it made.
-fn executables(arguments: &[&str]) -> Result<Vec<(String, PathBuf)>> {
+/// What cargo made.
+struct Executable {
+    /// The folder of its package.
+    folder: PathBuf,
+    name: String,
+    path: PathBuf,
+}
+
+/// Runs cargo, and returns the executables that it made or found made.
+fn executables(arguments: &[&str]) -> Result<Vec<Executable>> {
     let output = cargo()
         .args(arguments)
         .args([
@@ -182,9 +205,19 @@ fn executables(arguments: &[&str]) -> Result<Vec<(String, PathBuf)>> {
     let mut found = Vec::new();
     for line in String::from_utf8_lossy(&output.stdout).lines() {
         let message: serde_json::Value = serde_json::from_str(line).context("cargo's messages")?;
-        let name = message["target"]["name"].as_str();
-        if let (Some(name), Some(path)) = (name, message["executable"].as_str()) {
-            found.push((name.to_owned(), PathBuf::from(path)));
+        let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
+        let manifest = text(&message["manifest_path"]);
+        let (name, path) = (
+            text(&message["target"]["name"]),
+            text(&message["executable"]),
+        );
+        if let (Some(manifest), Some(name), Some(path)) = (manifest, name, path) {
+            let folder = Path::new(&manifest).parent().map(PathBuf::from);
+            found.push(Executable {
+                folder: folder.unwrap_or_default(),
+                name,
+                path: path.into(),
+            });
         }
     }
     Ok(found)

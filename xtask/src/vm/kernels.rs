@@ -94,7 +94,8 @@ impl Kernel {
         let folder = folder.join(self.name);
         let unpacked = folder.join("unpacked");
         if !unpacked.is_dir() {
-            self.fetch(&folder, &unpacked)
+            let mirror = mirror("Debian").unwrap_or_else(|| DEBIAN.to_owned());
+            self.fetch(&mirror, &folder, &unpacked)
                 .with_context(|| format!("kernel {} from Debian {}", self.name, self.suite))?;
         }
         find(&unpacked).with_context(|| {
@@ -106,12 +107,12 @@ impl Kernel {
         })
     }
 
-    fn fetch(&self, folder: &Path, unpacked: &Path) -> Result<()> {
+    fn fetch(&self, mirror: &str, folder: &Path, unpacked: &Path) -> Result<()> {
         println!("fetching kernel {} (Debian {})", self.name, self.suite);
         if !Path::new(KEYRING).exists() {
             bail!("{KEYRING} is missing: apt-get install debian-archive-keyring");
         }
-        let apt = Apt::new(folder, &self.sources())?;
+        let apt = Apt::new(folder, &self.sources(mirror))?;
         apt.run("apt-get", &["update", "-qq"])?;
         let mut packages = apt.depends(META_PACKAGE)?;
         let Some(image) = packages.first().cloned() else {
@@ -138,8 +139,7 @@ impl Kernel {
         Ok(())
     }
 
-    fn sources(&self) -> String {
-        let mirror = mirror("Debian").unwrap_or_else(|| DEBIAN.to_owned());
+    fn sources(&self, mirror: &str) -> String {
         let security = mirror_security()
             .unwrap_or_else(|| format!("{}-security", mirror.trim_end_matches('/')));
         let entry = |uri: &str, suite: &str| {
@@ -147,7 +147,7 @@ impl Kernel {
                 "Types: deb\nURIs: {uri}\nSuites: {suite}\nComponents: main\nArchitectures: amd64\nSigned-By: {KEYRING}\n\n"
             )
         };
-        let mut text = entry(&mirror, self.suite);
+        let mut text = entry(mirror, self.suite);
         if self.security {
             text.push_str(&entry(&security, &format!("{}-security", self.suite)));
         }
@@ -357,14 +357,47 @@ fn succeed(command: &mut Command) -> Result<Output> {
         .with_context(|| format!("starting {described}"))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
-        bail!("{described}: {}", said.trim());
+        bail!("{described}: {}", complaint(&said));
     }
     Ok(output)
+}
+
+/// What a command complains of, in one line: apt marks its errors among warnings, others have little to say.
+fn complaint(said: &str) -> &str {
+    let lines = || said.lines().map(str::trim).filter(|line| !line.is_empty());
+    let error = lines().find(|line| line.starts_with("E: "));
+    error.or_else(|| lines().next_back()).unwrap_or("it failed")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_kernel_that_cannot_be_had_is_named_in_one_line() {
+        if !Path::new(KEYRING).exists() || !crate::tools::present("apt-get") {
+            eprintln!("SKIPPED: fetching kernels needs apt and Debian's keyring");
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let kernel = by_name("6.1").unwrap();
+        let unpacked = folder.path().join("unpacked");
+        let nowhere = "file:///nowhere/debian";
+        let error = kernel.fetch(nowhere, folder.path(), &unpacked).unwrap_err();
+        let error = error.to_string();
+        assert!(error.starts_with("apt-get: E: "), "{error}");
+        assert!(error.contains("/nowhere/debian"), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+        assert!(!unpacked.exists());
+    }
+
+    #[test]
+    fn of_what_a_command_says_the_error_is_shown() {
+        let said = "W: a warning\nE: no such package\nE: and more\n";
+        assert_eq!(complaint(said), "E: no such package");
+        assert_eq!(complaint("first\nlast\n\n"), "last");
+        assert_eq!(complaint(""), "it failed");
+    }
 
     #[test]
     fn a_modules_dependencies_are_read_from_it() {

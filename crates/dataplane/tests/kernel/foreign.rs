@@ -13,7 +13,7 @@ use crate::group::{
 const LONGEST_PAYLOAD: usize = 3300;
 
 /// A small generator, so that a failure comes again (Marsaglia's xorshift64).
-struct Noise(u64);
+pub(crate) struct Noise(pub(crate) u64);
 
 impl Noise {
     fn next(&mut self) -> u64 {
@@ -240,7 +240,7 @@ fn random_frames_change_nothing() {
 }
 
 /// The frame with one to three bytes changed, cut out or put in.
-fn damaged(right: &Frame, noise: &mut Noise) -> Vec<u8> {
+pub(crate) fn damaged(right: &Frame, noise: &mut Noise) -> Vec<u8> {
     let mut frame = right.bytes();
     for _ in 0..=noise.below(3) {
         // The front is where decisions are made.

@@ -168,6 +168,22 @@ impl Group {
         })
     }
 
+    /// Gives a frame that leaves to `broadcast`, in the kernel and elsewhere, who must agree.
+    pub(crate) fn send(&self, frame: &[u8]) -> (u32, Vec<u8>) {
+        let mut shadow = self.shadow.borrow_mut();
+        let (ran, _) = shadow.broadcast(&self.dataplane, frame, || {
+            self.runner
+                .run("broadcast", frame)
+                .expect("the kernel runs it")
+        });
+        ran
+    }
+
+    /// Whether all frames so far went through the other engines too.
+    pub(crate) fn is_followed(&self) -> bool {
+        self.shadow.borrow().is_following()
+    }
+
     /// Everything in the ring but notices.
     pub(crate) fn drain(&mut self) -> Vec<Vec<u8>> {
         let mut messages = Vec::new();

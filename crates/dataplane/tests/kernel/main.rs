@@ -12,6 +12,7 @@
 //! 10 believed packets that it hadn't checked.
 
 mod broadcast;
+mod corpus;
 mod foreign;
 mod frame;
 mod group;
