@@ -209,7 +209,7 @@ fn a_command_line_that_makes_no_sense_is_a_mistake_in_usage() {
     }
     let engine = refused(&["run", "a.s", "--engine", "ubpf"], "", 2);
     assert!(
-        engine.contains("expected interpreter, rbpf or kernel"),
+        engine.contains("interpreter, rbpf or kernel"),
         "{engine}"
     );
 }

@@ -6,8 +6,6 @@ use bpf_asm::engine::{Answer, Engine, EngineError, Interpreter, Kernel, Rbpf};
 use bpf_asm::insn::{AluOp, AtomicOp, EndianKind, Insn, JumpOp, Reg, Size, Source, Width};
 
 const PROGRAMS: u64 = 2_000;
-/// Programs in one object: loading an object takes longer than loading a program.
-const BATCH: usize = 100;
 /// Bytes of memory: a part to compute with, then a word for each register's last value.
 const WORK_BYTES: usize = 96;
 const MEMORY_BYTES: usize = WORK_BYTES + 8 * SCALARS.len();
@@ -440,20 +438,12 @@ fn the_kernel_ends_random_programs_in_the_state_of_the_interpreter() {
         eprintln!("skipped: programs in the kernel need root");
         return;
     }
-    for (batch, seeds) in seeds().chunks(BATCH).enumerate() {
-        let memory = memory(batch as u64);
-        let programs: Vec<Vec<Insn>> = seeds
-            .iter()
-            .map(|seed| program(*seed, Dialect::Whole))
-            .collect();
-        let slices: Vec<&[Insn]> = programs.iter().map(Vec::as_slice).collect();
-        let answers = Kernel.run_insns(&slices, &memory).unwrap();
-        for ((seed, insns), kernel) in seeds.iter().zip(&programs).zip(answers) {
-            let ours = Interpreter.run(&encoded(insns), &memory);
-            let ours =
-                ours.unwrap_or_else(|error| panic!("seed {seed}: {error}\n{}", listing(insns)));
-            agree(*seed, insns, &ours, kernel, "kernel");
-        }
+    for seed in seeds() {
+        let (insns, memory) = (program(seed, Dialect::Whole), memory(seed));
+        let code = encoded(&insns);
+        let ours = Interpreter.run(&code, &memory);
+        let ours = ours.unwrap_or_else(|error| panic!("seed {seed}: {error}\n{}", listing(&insns)));
+        agree(seed, &insns, &ours, Kernel.run(&code, &memory), "kernel");
     }
 }
 

@@ -4,17 +4,16 @@
 //! kernel is asked through BPF_PROG_TEST_RUN, which needs root; without it that part says so loudly.
 
 mod case;
-#[path = "../../src/bin/bpf-asm/kernel.rs"]
-mod kernel;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 
+use bpf_asm::engine::EngineError;
+use bpf_asm::engine::kernel::{Call, Loaded};
 use bpf_asm::insn::{AtomicOp, Insn};
 use bpf_asm::interpreter::{Input, Machine, SkbInput};
 use bpf_asm::program::ProgramKind;
 use case::{Case, Run};
-use kernel::{Call, KernelError, Loaded};
 
 const FILES: &[(&str, &str)] = &[
     ("alu32.cases", include_str!("alu32.cases")),
@@ -176,7 +175,7 @@ fn the_kernel_agrees_with_every_case() {
         return;
     }
     // Rows that differ in their memory alone share a program.
-    let mut last: Option<(String, usize, Result<Loaded, KernelError>)> = None;
+    let mut last: Option<(String, usize, Result<Loaded, EngineError>)> = None;
     all_pass(|case, run| {
         let length = run.memory.len();
         let is_last = |(text, len, _): &(String, usize, _)| *text == run.text && *len == length;
@@ -193,7 +192,7 @@ fn the_kernel_agrees_with_every_case() {
                 .run(&mut run.memory.clone())
                 .map_err(|error| error.to_string()),
             (Some((.., Ok(_))), Some(why)) => Err(format!("the kernel was to refuse it: {why}")),
-            (Some((.., Err(KernelError::Refused(_)))), Some(_)) => Ok(run.result),
+            (Some((.., Err(EngineError::Refused { .. }))), Some(_)) => Ok(run.result),
             (Some((.., Err(error))), _) => Err(error.to_string()),
             (None, _) => unreachable!("it was loaded above"),
         }
