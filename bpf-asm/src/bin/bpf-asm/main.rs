@@ -6,8 +6,10 @@
 
 mod arguments;
 mod asm;
+mod btf;
 mod disasm;
 mod hex;
+mod maps;
 mod plugin;
 mod run;
 
