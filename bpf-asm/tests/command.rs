@@ -157,6 +157,17 @@ fn clang_s_objects_are_disassembled_to_what_assembles_again() {
         assert!(listing.contains(map), "{source}: {listing}");
         assert_eq!(assembled_and_disassembled(&listing), listing, "{source}");
     }
+    // What a text has no words for is told, and the rest can be read.
+    let source = directory.path().join("pinned.c");
+    let text = "#include \"bpf.h\"\n\
+        struct { INT(type, ARRAY); INT(max_entries, 1); INT(pinning, 1); TYPE(key, u32); TYPE(value, u64); } pinned SEC(\".maps\");\n\
+        SEC(\"xdp\") int pass(struct xdp_md *ctx) { u32 zero = 0; return map_lookup(&pinned, &zero) ? XDP_PASS : XDP_DROP; }\n";
+    std::fs::write(&source, text).unwrap();
+    std::fs::write(&object, compiler::compiled(&source, &folder)).unwrap();
+    let listing = printed(&["disasm", object.to_str().unwrap()], "");
+    let told =
+        "; the map `pinned` has a member `pinning`, which a `.map` line can't say\n\npass:\n";
+    assert!(listing.starts_with(told), "{listing}");
 }
 
 #[test]

@@ -4,7 +4,6 @@ use argh::FromArgs;
 use bpf_asm::disasm::listing;
 use bpf_asm::insn::{Imm64, Insn};
 use bpf_asm::program::{BSS, DATA, Function, RODATA, Relocation, Target};
-use bpf_asm::text;
 use object::read::elf::ElfFile64;
 use object::{Object, ObjectSection, ObjectSymbol, RelocationTarget, SectionKind, SymbolKind};
 
@@ -69,10 +68,7 @@ fn functions(bytes: &[u8]) -> Result<String, String> {
     if machine != EM_BPF || !file.is_little_endian() {
         return Err("this is no object for little-endian eBPF".into());
     }
-    let mut text = String::new();
-    for map in maps::maps(&file)? {
-        text.push_str(&text::map_lines(&map));
-    }
+    let mut text = maps::text(&file)?;
     let mut any = false;
     for section in file.sections().filter(|s| s.kind() == SectionKind::Text) {
         let name = section.name().map_err(said)?;

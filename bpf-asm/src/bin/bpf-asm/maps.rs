@@ -1,6 +1,7 @@
 //! The maps of an object, as its BTF describes them, and its sections of global variables.
 
 use bpf_asm::program::{BSS, Contents, DATA, Global, MapDef, MapType, RODATA};
+use bpf_asm::text::map_lines;
 use object::read::elf::ElfFile64;
 use object::{Object, ObjectSection, ObjectSymbol, SectionKind, SymbolKind};
 
@@ -12,24 +13,31 @@ const RDONLY_PROG: u32 = 1 << 7;
 /// Bytes of a section of variables that are read.
 const MAX_SECTION_BYTES: u64 = 1 << 20;
 
-/// The maps of an object, in the order of its sections.
-pub(crate) fn maps(file: &ElfFile64<'_>) -> Result<Vec<MapDef>, String> {
+/// The maps of an object as lines of text, in the order of its sections. A map that lines can't say is a comment that tells why:
+/// the functions can be read all the same.
+pub(crate) fn text(file: &ElfFile64<'_>) -> Result<String, String> {
     let said = |error: object::Error| error.to_string();
-    let mut maps = Vec::new();
+    let mut text = String::new();
+    let mut put = |map: Result<MapDef, String>| match map {
+        Ok(map) => text.push_str(&map_lines(&map)),
+        Err(why) => text.push_str(&format!("; {why}\n")),
+    };
     if let Some(section) = file.section_by_name(".BTF") {
         let btf = Btf::parse(section.data().map_err(said)?)?;
         for (name, structure) in btf.variables_of(".maps") {
-            maps.push(map(&btf, name, structure)?);
+            put(map(&btf, name, structure));
         }
     } else if file.section_by_name(".maps").is_some() {
-        return Err("it has maps, and no `.BTF` that says what they are".into());
+        put(Err(
+            "there are maps, and no `.BTF` that says what they are".into()
+        ));
     }
     for name in [RODATA, DATA, BSS] {
         if let Some(section) = file.section_by_name(name).filter(|s| s.size() > 0) {
-            maps.push(variables(file, &section, name)?);
+            put(variables(file, &section, name));
         }
     }
-    Ok(maps)
+    Ok(text)
 }
 
 /// A map by the members of the struct that its variable is.
