@@ -5,6 +5,8 @@
 
 #[path = "../tests/clang/compare.rs"]
 mod compare;
+#[path = "../tests/clang/compiler.rs"]
+mod compiler;
 #[path = "echo.rs"]
 mod echo;
 #[path = "../tests/examples/frames.rs"]
@@ -24,7 +26,7 @@ mod syn_flood;
 const REPEAT: u32 = 200_000;
 
 fn main() {
-    if !compare::has_clang() {
+    if !compiler::has_clang() {
         eprintln!("there is no clang that compiles for BPF: install it");
         std::process::exit(1);
     }

@@ -35,8 +35,10 @@ pub enum CodeError {
         /// The function's slots: its first, and the one after its last.
         bounds: (usize, usize),
     },
-    /// The address of a function, for which objects of ours have no relocation.
-    #[error("slot {slot}: the address of a function can't be relocated; only calls can")]
+    /// The address of a function that is given by its distance; only by its name can it be relocated.
+    #[error(
+        "slot {slot}: the address of a function by its distance can't be relocated; name the function"
+    )]
     Address {
         /// The load's slot.
         slot: usize,
@@ -142,8 +144,9 @@ fn heads(whole: &Function, starts: &[usize], end: usize) -> Result<BTreeSet<usiz
     let mut heads = BTreeSet::from([0, end]);
     for (at, (insn, slot)) in whole.insns.iter().zip(starts).enumerate() {
         let slot = *slot;
+        let is_by_name = || whole.relocations.iter().any(|r| r.at == at);
         match insn {
-            Insn::CallLocal { offset } if !whole.relocations.iter().any(|r| r.at == at) => {
+            Insn::CallLocal { offset } if !is_by_name() => {
                 let target = target(slot, i64::from(*offset));
                 let head = usize::try_from(target).ok();
                 let head = head.filter(|head| starts.binary_search(head).is_ok());
@@ -152,7 +155,7 @@ fn heads(whole: &Function, starts: &[usize], end: usize) -> Result<BTreeSet<usiz
             Insn::LoadImm64 {
                 value: Imm64::Function { .. },
                 ..
-            } => return Err(CodeError::Address { slot }),
+            } if !is_by_name() => return Err(CodeError::Address { slot }),
             _ => {}
         }
     }

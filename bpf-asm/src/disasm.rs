@@ -149,6 +149,7 @@ impl fmt::Display for Insn {
                 btf_fd_index,
             } => write!(f, "call kernel-function#{btf_id}@{btf_fd_index}"),
             Insn::CallReg { target } => write!(f, "callx {target}"),
+            Insn::GotoReg { target } => write!(f, "gotox {target}"),
             Insn::Exit => f.write_str("exit"),
         }
     }
@@ -251,6 +252,7 @@ mod tests {
             (Insn::Call { helper: 1 }, "call bpf_map_lookup_elem#1"),
             (Insn::Call { helper: 9999 }, "call unknown#9999"),
             (Insn::CallReg { target: dst }, "callx r1"),
+            (Insn::GotoReg { target: dst }, "gotox r1"),
         ];
         for (insn, expected) in cases {
             assert_eq!(insn.to_string(), expected);

@@ -5,7 +5,7 @@
 //! the kernel (`BPF_PROG_TEST_RUN`, which needs root) are features of this crate, off by default.
 
 #[cfg(feature = "kernel")]
-mod kernel;
+pub mod kernel;
 #[cfg(feature = "rbpf")]
 pub mod rbpf;
 
@@ -52,6 +52,14 @@ pub enum EngineError {
         /// Which engine.
         engine: EngineKind,
         /// Its words; the verifier's log, for the kernel.
+        words: String,
+    },
+    /// The engine couldn't be asked.
+    #[error("{engine}: {words}")]
+    Failed {
+        /// Which engine.
+        engine: EngineKind,
+        /// What went wrong.
         words: String,
     },
     /// The engine isn't part of this build.

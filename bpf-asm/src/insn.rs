@@ -336,6 +336,8 @@ pub enum Insn {
     Goto { offset: i16 },
     /// Jumps far (instruction set version 4).
     GotoLong { offset: i32 },
+    /// Jumps to the instruction whose address is in `target`, out of an array that a map holds (Linux 6.19 and later, on x86-64).
+    GotoReg { target: Reg },
     /// Jumps once a loop budget that the kernel keeps is used up; else falls through.
     MayGoto { offset: i16 },
     /// Calls a helper by its number.

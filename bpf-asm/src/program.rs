@@ -61,6 +61,30 @@ pub enum MapType {
     Bloom = 30,
 }
 
+impl MapType {
+    /// All of them.
+    pub const ALL: [MapType; 18] = [
+        MapType::Hash,
+        MapType::Array,
+        MapType::ProgArray,
+        MapType::PerCpuHash,
+        MapType::PerCpuArray,
+        MapType::LruHash,
+        MapType::LruPerCpuHash,
+        MapType::LpmTrie,
+        MapType::ArrayOfMaps,
+        MapType::HashOfMaps,
+        MapType::DevMap,
+        MapType::CpuMap,
+        MapType::XskMap,
+        MapType::Queue,
+        MapType::Stack,
+        MapType::DevMapHash,
+        MapType::RingBuf,
+        MapType::Bloom,
+    ];
+}
+
 /// A map's definition, as BTF describes it in `.maps`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MapDef {

@@ -5,10 +5,17 @@
 //!
 //! ```text
 //!   .map counts array 4 8 1       ; a map: name, type, bytes of a key, of a value, entries, and flags if any
+//!   .map .data array 4 16 1       ; a section of global variables,
+//!   .global .data limit 0 6400000000000000     ; one of them: name, where it begins, its first bytes,
+//!   .global .data total 8 zero 8  ; or that many zeros
+//!   .map groups array_of_maps 4 4 8            ; a map of maps,
+//!   .inner groups group hash 4 8 100           ; and what those are like
 //!   count:                        ; a label; before an instruction numbered 0 it begins a function, as `.function count` does
 //!     r6 = 7                      ; decimal numbers are moves of 32 bits,
 //!     r7 = 0x7                    ; hexadecimal ones 64-bit loads, as the verifier prints them (or with `ll` behind them)
 //!     r1 = map[counts]            ; the address of a map by name
+//!     r2 = map[.data][0]+8        ; the address of a byte in its first value
+//!     r3 = subprog[NAME]          ; the address of a function of the same text
 //!     if r6 s> 0x5 goto done      ; jumps lead to a label, or `goto pc+3` that many slots on
 //!     call bpf_ktime_get_ns#5     ; helpers by name or number or both; `call NAME` is a function of the same text
 //!   done:
@@ -40,7 +47,7 @@ mod verifier;
 
 use crate::insn::Insn;
 use crate::program::{Function, Line, MapDef, Relocation};
-pub use directive::map_line;
+pub use directive::map_lines;
 pub use error::{TextError, TextErrors};
 
 /// More slots than the kernel would ever look at (its verifier gives up after a million instructions).

@@ -6,6 +6,8 @@ use std::os::unix::fs::MetadataExt;
 
 #[path = "clang/compare.rs"]
 mod compare;
+#[path = "clang/compiler.rs"]
+mod compiler;
 #[path = "../examples/echo.rs"]
 mod echo;
 #[path = "examples/frames.rs"]
@@ -26,7 +28,7 @@ const MOST_INSTRUCTIONS: u32 = 110;
 
 #[test]
 fn programs_answer_as_clang_s_do_in_at_most_a_tenth_more_instructions() {
-    let skipped = if !compare::has_clang() {
+    let skipped = if !compiler::has_clang() {
         Some("SKIPPED: there is no clang that compiles for BPF\n")
     } else if std::fs::metadata("/proc/self").unwrap().uid() != 0 {
         Some("SKIPPED: loading programs needs root\n")

@@ -13,10 +13,8 @@ use bpf_asm::target::{Feature, Target};
 const PROGRAMS: u64 = 2_000;
 /// Of the programs that rbpf runs too, how many the kernel runs: those for the kernel alone have all that these have.
 const PLAIN_PROGRAMS_IN_KERNEL: u64 = 300;
-/// Programs in one object: loading an object takes longer than loading a program.
-const BATCH: u64 = 100;
-/// The same where time is short, and everything takes long.
-const TIMED_BATCH: u64 = 10;
+/// Programs between two looks at the clock, with the same memory.
+const BATCH: u64 = 10;
 /// Bytes of memory: a part to compute with, then a word for each register's last value.
 const WORK_BYTES: usize = 96;
 const MEMORY_BYTES: usize = WORK_BYTES + 8 * SCALARS.len();
@@ -454,18 +452,13 @@ fn batches() -> impl Iterator<Item = Vec<u64>> {
         None if seconds.is_some() => (0, u64::MAX),
         None => (0, variable("RAW_PROGRAMS").unwrap_or(PROGRAMS)),
     };
-    let size = if seconds.is_some() {
-        TIMED_BATCH
-    } else {
-        BATCH
-    };
     let began = Instant::now();
     let in_time =
         move || seconds.is_none_or(|seconds| began.elapsed() < Duration::from_secs(seconds));
     (from..to)
-        .step_by(usize::try_from(size).unwrap())
+        .step_by(usize::try_from(BATCH).unwrap())
         .take_while(move |first| *first == from || in_time())
-        .map(move |first| (first..to.min(first + size)).collect())
+        .map(move |first| (first..to.min(first + BATCH)).collect())
 }
 
 fn is_root() -> bool {
@@ -483,7 +476,7 @@ fn in_kernel(
         line: 1,
         column: 1,
     };
-    let lowered = programs.iter().map(|insns| {
+    let answers = programs.iter().map(|insns| {
         let function = Function {
             name: "random".into(),
             arguments: 2,
@@ -493,11 +486,9 @@ fn in_kernel(
         };
         let lowered = target.lower_function(&function);
         let lowered = lowered.unwrap_or_else(|error| panic!("{error}\n{}", listing(insns)));
-        lowered.insns
+        Kernel.run(&encoded(&lowered.insns), memory)
     });
-    let lowered: Vec<Vec<Insn>> = lowered.collect();
-    let slices: Vec<&[Insn]> = lowered.iter().map(Vec::as_slice).collect();
-    Kernel.run_insns(&slices, memory).unwrap()
+    answers.collect()
 }
 
 #[track_caller]

@@ -65,6 +65,37 @@ fn llvm_disassembles_our_code_and_assembles_the_same() {
     }
 }
 
+#[test]
+fn llvm_shows_the_rust_lines_that_instructions_come_from() {
+    let Some(suffix) = llvm_suffix() else {
+        skipped("no LLVM 19 tools");
+        return;
+    };
+    let mut a = Assembler::new("lined");
+    a.mov64_imm(Reg::R0, 7); // the verdict
+    let line = line!() - 1;
+    a.exit();
+    let program = Program {
+        kind: ProgramKind::Xdp,
+        main: a.finish().unwrap(),
+        subprograms: Vec::new(),
+        maps: Vec::new(),
+    };
+    let object = Object::new("GPL").sources(&[(file!(), include_str!("object_llvm.rs"))]);
+    let scratch = tempfile::tempdir().unwrap();
+    let path = scratch.path().join("lined.o");
+    std::fs::write(&path, object.program(program).to_elf().unwrap()).unwrap();
+    let mut objdump = Command::new(format!("llvm-objdump{suffix}"));
+    objdump.args(["--source", "--line-numbers", "--no-show-raw-insn"]);
+    let dump = run(objdump.arg(path));
+    let lines: Vec<&str> = dump.lines().map(str::trim).collect();
+    let place = format!("; {}:{line}", file!());
+    let at = lines.iter().position(|line| *line == place);
+    let at = at.unwrap_or_else(|| panic!("no `{place}` in {dump}"));
+    assert_eq!(lines[at + 1], "; a.mov64_imm(Reg::R0, 7); // the verdict");
+    assert_eq!(lines[at + 2], "0:\tr0 = 0x7");
+}
+
 /// All but what LLVM 19 lacks: ordered loads and stores, kernel functions, calls by register, and map and function
 /// addresses.
 fn every_form_that_llvm_knows() -> Assembler {

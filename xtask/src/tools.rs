@@ -27,6 +27,13 @@ const TOOLS: &[Tool] = &[
         optional: Some("one test loads our objects with it, and will say that it didn't"),
     },
     Tool {
+        command: "clang",
+        package: "clang",
+        optional: Some(
+            "tests that compare our programs with the same ones in C will say that they didn't",
+        ),
+    },
+    Tool {
         command: "llvm-mc-19",
         package: "llvm-19",
         optional: Some(

@@ -1,4 +1,4 @@
-//! Fuzz target: any text to code. `cargo +nightly fuzz run assemble` in `bpf-asm`.
+//! Fuzz target: any text to code. `cargo fuzz run --sanitizer none assemble` in `bpf-asm`.
 #![no_main]
 
 #[path = "../bodies.rs"]

@@ -1,4 +1,4 @@
-//! Fuzz target: bytes to instructions and back. `cargo +nightly fuzz run decode` in `bpf-asm`.
+//! Fuzz target: bytes to instructions and back. `cargo fuzz run --sanitizer none decode` in `bpf-asm`.
 #![no_main]
 
 #[path = "../bodies.rs"]

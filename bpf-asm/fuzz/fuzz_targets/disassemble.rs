@@ -1,4 +1,4 @@
-//! Fuzz target: instructions to text and back. `cargo +nightly fuzz run disassemble` in `bpf-asm`.
+//! Fuzz target: instructions to text and back. `cargo fuzz run --sanitizer none disassemble` in `bpf-asm`.
 #![no_main]
 
 #[path = "../bodies.rs"]

@@ -1,4 +1,4 @@
-//! Fuzz target: any verifier log. `cargo +nightly fuzz run explain` in `bpf-asm`.
+//! Fuzz target: any verifier log. `cargo fuzz run --sanitizer none explain` in `bpf-asm`.
 #![no_main]
 
 #[path = "../bodies.rs"]

@@ -1,4 +1,4 @@
-//! Fuzz target: any code on the interpreter. `cargo +nightly fuzz run interpret` in `bpf-asm`.
+//! Fuzz target: any code on the interpreter. `cargo fuzz run --sanitizer none interpret` in `bpf-asm`.
 #![no_main]
 
 #[path = "../bodies.rs"]

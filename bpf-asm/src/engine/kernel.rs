@@ -1,24 +1,43 @@
-//! The running kernel: a raw program becomes an XDP program around it, and its memory the packet.
+//! Code run by the kernel, through BPF_PROG_TEST_RUN: memory in, all 64 bits of r0 out.
 //!
 //! ```text
-//!   r2 = data_end; r1 = data; if r1 + length > r2 goto out; r2 = length
-//!   the program, whose main function's exits are jumps to the end
-//!   r0 >>= 32 (in the second run); exit
+//!   packet:  memory | 8 bytes for r0 | padding to an Ethernet header
+//!   program: r1 = memory, r2 = its length; call the code; store r0 behind the memory
 //! ```
-//! The kernel hands 32 bits of r0 back, so the program runs twice, each time with fresh memory.
+//! The code is a function of its own, so that its `exit` returns here; it has nearly the whole stack to itself.
 
-use aya::EbpfLoader;
-use aya::programs::{ProgramError, TestRun, TestRunOptions, Xdp};
+use std::cell::RefCell;
+
+use aya::programs::{ProgramError, SchedClassifier, TestRun, TestRunOptions, Xdp};
+use aya::{Ebpf, EbpfLoader};
 
 use super::{Answer, Engine, EngineError, EngineKind};
-use crate::insn::{AluOp, Insn, JumpOp, Reg, Size, Source, Width};
+use crate::asm::Assembler;
+use crate::code;
+use crate::insn::{Insn, Reg};
 use crate::interpreter::LoadError;
-use crate::object::Object;
-use crate::program::{Function, Line, Program, ProgramKind, Relocation, Target};
+use crate::object::{self, Object};
+use crate::program::{Function, Program, ProgramKind};
 use crate::target;
+use crate::verifier;
 
-/// The shortest packet that a test run takes.
-const MIN_PACKET_BYTES: usize = 14;
+/// What a test run takes at least: an Ethernet header.
+const MIN_PACKET: usize = 14;
+
+/// The most memory, in bytes: the linear part of a packet in a test run ends at 3520, and r0 has to fit behind the memory.
+pub const MAX_MEMORY_BYTES: usize = 3504;
+
+const RESULT_BYTES: usize = 8;
+
+thread_local! {
+    /// Without the kernel's own types, to which nothing here refers. A new loader reads them first, which takes longer than
+    /// everything else, so there is one loader for all.
+    static LOADER: RefCell<EbpfLoader<'static>> = {
+        let mut loader = EbpfLoader::new();
+        loader.btf(None);
+        RefCell::new(loader)
+    };
+}
 
 /// The running kernel, by `BPF_PROG_TEST_RUN`. Needs root.
 ///
@@ -34,7 +53,9 @@ impl Engine for Kernel {
         }
         let insns =
             Insn::decode_all(slots).map_err(|(slot, error)| LoadError::Decode { slot, error })?;
-        self.run_insns(&[&insns], memory)?.remove(0)
+        let mut memory = memory.to_vec();
+        let r0 = Loaded::load(&insns, Call::WithMemory(memory.len()))?.run(&mut memory)?;
+        Ok(Answer { r0, memory })
     }
 }
 
@@ -49,225 +70,187 @@ impl Kernel {
                 return Ok(target::Answer::Refused("unknown func".into()));
             }
             let elf = Object::new("GPL").program(program.clone()).to_elf();
-            let elf = elf.map_err(|error| refused(error.to_string()))?;
-            let mut ebpf = load(&elf)?;
-            match xdp(&mut ebpf, &program.main.name)?.load() {
+            let mut ebpf = LOADER
+                .with_borrow_mut(|loader| loader.load(&elf.map_err(other)?).map_err(chain))?;
+            let loaded = ebpf.program_mut(&program.main.name).ok_or_else(gone)?;
+            match <&mut Xdp>::try_from(loaded).map_err(chain)?.load() {
                 Ok(()) => Ok(target::Answer::Loaded),
                 Err(ProgramError::LoadError { verifier_log, .. }) => {
                     Ok(target::Answer::Refused(verifier_log.to_string()))
                 }
-                Err(error) => Err(in_words(error)),
+                Err(error) => Err(chain(error)),
             }
         })
     }
+}
 
-    /// Runs many programs with the same memory. They are loaded from one object, which takes much less time than one each.
+/// How plain code is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// By an XDP program, with this many bytes of memory in r1 and their number in r2.
+    WithMemory(usize),
+    /// As a TC classifier, with the context in r1 and the memory as its packet; only the lower half of r0 comes back.
+    AsClassifier,
+}
+
+/// Plain code that the kernel has taken.
+#[derive(Debug)]
+pub struct Loaded {
+    ebpf: Ebpf,
+    call: Call,
+}
+
+impl Loaded {
+    /// Loads it; needs root.
     ///
     /// # Errors
-    /// The object can't be made. What happens to a program is in its place of the answer.
-    pub fn run_insns(
-        &mut self,
-        programs: &[&[Insn]],
-        memory: &[u8],
-    ) -> Result<Vec<Result<Answer, EngineError>>, EngineError> {
-        let mut object = Object::new("GPL");
-        for (number, insns) in programs.iter().enumerate() {
-            for (half, upper) in [("low", false), ("high", true)] {
-                let name = format!("{half}{number}");
-                object = object.program(wrapped(&name, insns, memory.len(), upper)?);
-            }
-        }
-        let elf = object
-            .to_elf()
-            .map_err(|error| refused(error.to_string()))?;
-        let mut ebpf = load(&elf)?;
-        let answers = (0..programs.len()).map(|number| {
-            let (low, after) = run(&mut ebpf, &format!("low{number}"), memory)?;
-            let (high, _) = run(&mut ebpf, &format!("high{number}"), memory)?;
-            Ok(Answer {
-                r0: u64::from(low) | u64::from(high) << 32,
-                memory: after,
-            })
-        });
-        Ok(answers.collect())
-    }
-}
-
-/// An object's maps in the kernel. The kernel's own types, which take long to read, are left alone: nothing refers to them.
-fn load(elf: &[u8]) -> Result<aya::Ebpf, EngineError> {
-    let loaded = EbpfLoader::new().btf(None).load(elf);
-    loaded.map_err(|error| refused(error.to_string()))
-}
-
-fn xdp<'e>(ebpf: &'e mut aya::Ebpf, name: &str) -> Result<&'e mut Xdp, EngineError> {
-    let program = ebpf.program_mut(name).ok_or(refused("no program".into()))?;
-    program.try_into().map_err(in_words)
-}
-
-fn run(ebpf: &mut aya::Ebpf, name: &str, memory: &[u8]) -> Result<(u32, Vec<u8>), EngineError> {
-    let program = xdp(ebpf, name)?;
-    program.load().map_err(in_words)?;
-    let mut packet = memory.to_vec();
-    packet.resize(memory.len().max(MIN_PACKET_BYTES), 0);
-    let mut out = vec![0; packet.len()];
-    let options = TestRunOptions {
-        data_in: Some(&packet),
-        data_out: Some(&mut out),
-        ..TestRunOptions::default()
-    };
-    let result = program.test_run(options).map_err(in_words)?;
-    program.unload().map_err(in_words)?;
-    out.truncate(memory.len());
-    Ok((result.return_value, out))
-}
-
-fn in_words(error: ProgramError) -> EngineError {
-    // The verifier's log is the useful part, and it is in the source.
-    let mut words = error.to_string();
-    let mut source = std::error::Error::source(&error);
-    while let Some(error) = source {
-        words.push_str(": ");
-        words.push_str(&error.to_string());
-        source = error.source();
-    }
-    refused(words)
-}
-
-fn refused(words: String) -> EngineError {
-    EngineError::Refused {
-        engine: EngineKind::Kernel,
-        words,
-    }
-}
-
-/// The XDP program around a raw one.
-fn wrapped(name: &str, insns: &[Insn], length: usize, upper: bool) -> Result<Program, EngineError> {
-    let length = i32::try_from(length).map_err(|_| refused("too much memory".into()))?;
-    let mut slots = Vec::with_capacity(insns.len() + 1);
-    let mut slot = 0;
-    for insn in insns {
-        slots.push(slot);
-        slot += insn.slots();
-    }
-    slots.push(slot);
-    let target = |at: usize, offset: i32| {
-        let slot = slots[at] as i64 + 1 + i64::from(offset);
-        let index = usize::try_from(slot)
-            .ok()
-            .and_then(|slot| slots.binary_search(&slot).ok());
-        index.ok_or(LoadError::Target { slot: slots[at] })
-    };
-    // Where functions begin: at the targets of calls.
-    let mut starts = vec![0];
-    for (at, insn) in insns.iter().enumerate() {
-        if let Insn::CallLocal { offset } = insn {
-            starts.push(target(at, *offset)?);
-        }
-    }
-    starts.sort_unstable();
-    starts.dedup();
-    let name_of = |start: usize| format!("{name}_at_{}", slots[start]);
-    let mut functions = Vec::new();
-    for (number, &start) in starts.iter().enumerate() {
-        let end = starts.get(number + 1).copied().unwrap_or(insns.len());
-        let is_main = start == 0;
-        let mut body = if is_main {
-            prologue(length)
-        } else {
-            Vec::new()
-        };
-        let mut relocations = Vec::new();
-        for at in start..end {
-            match insns[at] {
-                Insn::Exit if is_main => {
-                    let distance = slots[end] - slots[at] - 1;
-                    let offset = i16::try_from(distance)
-                        .map_err(|_| refused("more code than a jump spans".into()))?;
-                    body.push(Insn::Goto { offset });
+    /// It is no code, there is too much memory, the verifier refuses it ([`EngineError::Refused`]), or the kernel can't be asked.
+    pub fn load(insns: &[Insn], call: Call) -> Result<Loaded, EngineError> {
+        let functions = code::functions("code", "code", insns).map_err(other)?;
+        let program = match call {
+            Call::AsClassifier => {
+                let mut functions = functions.into_iter();
+                Program {
+                    kind: ProgramKind::Classifier,
+                    main: functions.next().ok_or_else(|| failed("no code"))?,
+                    subprograms: functions.collect(),
+                    maps: Vec::new(),
                 }
-                Insn::CallLocal { offset } => {
-                    let callee = target(at, offset)?;
-                    relocations.push(Relocation {
-                        at: body.len(),
-                        target: Target::Subprogram(name_of(callee)),
-                    });
-                    body.push(Insn::CallLocal { offset: -1 });
-                }
-                insn => body.push(insn),
             }
-        }
-        if is_main {
-            if upper {
-                body.push(Insn::Alu {
-                    width: Width::W64,
-                    op: AluOp::Rsh,
-                    dst: Reg::R0,
-                    src: Source::Imm(32),
-                });
+            Call::WithMemory(length) if length > MAX_MEMORY_BYTES => {
+                return Err(failed(format!(
+                    "{length} bytes of memory: the kernel's engine has room for {MAX_MEMORY_BYTES}"
+                )));
             }
-            body.push(Insn::Exit);
-        }
-        let line = Line {
-            file: "raw",
-            line: 1,
-            column: 1,
-        };
-        functions.push(Function {
-            name: if is_main {
-                name.to_owned()
-            } else {
-                name_of(start)
+            Call::WithMemory(length) => Program {
+                kind: ProgramKind::Xdp,
+                main: caller(length)?,
+                subprograms: functions,
+                maps: Vec::new(),
             },
-            arguments: if is_main { 1 } else { 5 },
-            lines: vec![line; body.len()],
-            insns: body,
-            relocations,
-        });
+        };
+        let name = program.main.name.clone();
+        let linked = object::link(&program).map_err(other)?;
+        let elf = Object::new("GPL")
+            .program(program)
+            .to_elf()
+            .map_err(other)?;
+        let mut ebpf = LOADER
+            .with_borrow_mut(|loader| loader.load(&elf))
+            .map_err(chain)?;
+        let program = ebpf.program_mut(&name).ok_or_else(gone)?;
+        let loaded = match call {
+            Call::AsClassifier => <&mut SchedClassifier>::try_from(program)
+                .map_err(chain)?
+                .load(),
+            Call::WithMemory(_) => <&mut Xdp>::try_from(program).map_err(chain)?.load(),
+        };
+        match loaded {
+            Ok(()) => Ok(Loaded { ebpf, call }),
+            Err(ProgramError::LoadError {
+                io_error,
+                verifier_log,
+            }) => {
+                let told = verifier::explain(&verifier_log.to_string(), &linked, &[]);
+                Err(EngineError::Refused {
+                    engine: EngineKind::Kernel,
+                    words: format!("{io_error}\n{told}"),
+                })
+            }
+            Err(error) => Err(chain(error)),
+        }
     }
-    let main = functions.remove(0);
-    Ok(Program {
-        kind: ProgramKind::Xdp,
-        main,
-        subprograms: functions,
-        maps: Vec::new(),
-    })
+
+    /// Runs it once; r0 comes back, and `memory` as the code left it. Its length is that of loading.
+    ///
+    /// # Errors
+    /// The memory has another length, or the kernel can't be asked.
+    pub fn run(&self, memory: &mut [u8]) -> Result<u64, EngineError> {
+        let mut packet = memory.to_vec();
+        if let Call::WithMemory(length) = self.call {
+            if length != memory.len() {
+                return Err(failed("the memory has another length"));
+            }
+            packet.resize(packet.len() + RESULT_BYTES, 0);
+        }
+        packet.resize(packet.len().max(MIN_PACKET), 0);
+        let mut out = vec![0; packet.len()];
+        let options = TestRunOptions {
+            data_in: Some(&packet),
+            data_out: Some(&mut out),
+            ..TestRunOptions::default()
+        };
+        let mut programs = self.ebpf.programs();
+        let result = match programs.next().ok_or_else(gone)?.1 {
+            aya::programs::Program::Xdp(program) => program.test_run(options),
+            aya::programs::Program::SchedClassifier(program) => program.test_run(options),
+            _ => return Err(gone()),
+        };
+        let result = result.map_err(chain)?;
+        if self.call == Call::AsClassifier {
+            return Ok(u64::from(result.return_value));
+        }
+        let (left, r0) = out.split_at(memory.len());
+        memory.copy_from_slice(left);
+        match r0.first_chunk() {
+            Some(r0) if result.return_value == XDP_PASS => Ok(u64::from_le_bytes(*r0)),
+            _ => Err(failed("the kernel gave the program another packet")),
+        }
+    }
 }
 
-/// r1 = the packet, proven to have `length` bytes; r2 = length.
-fn prologue(length: i32) -> Vec<Insn> {
-    let word = |dst, offset| Insn::Load {
-        size: Size::W,
-        signed: false,
-        dst,
-        base: Reg::R1,
-        offset,
-    };
-    let mov = |dst, src| Insn::Alu {
-        width: Width::W64,
-        op: AluOp::Mov,
-        dst,
-        src,
-    };
-    vec![
-        word(Reg::R2, 4),
-        word(Reg::R1, 0),
-        mov(Reg::R0, Reg::R1.into()),
-        Insn::Alu {
-            width: Width::W64,
-            op: AluOp::Add,
-            dst: Reg::R0,
-            src: length.into(),
-        },
-        // The way out is never taken.
-        Insn::Jump {
-            width: Width::W64,
-            op: JumpOp::Le,
-            dst: Reg::R0,
-            src: Reg::R2.into(),
-            offset: 2,
-        },
-        mov(Reg::R0, 0.into()),
-        Insn::Exit,
-        mov(Reg::R2, length.into()),
-    ]
+const XDP_PASS: u32 = 2;
+
+/// The program around the code.
+fn caller(length: usize) -> Result<Function, EngineError> {
+    let (data, data_end) = (0, 4);
+    let short = |bytes: usize| i32::try_from(bytes).map_err(other);
+    let mut a = Assembler::new("caller");
+    let out = a.label();
+    a.mov64(Reg::R6, Reg::R1);
+    if length == 0 {
+        a.mov64_imm(Reg::R1, 0).mov64_imm(Reg::R2, 0);
+    } else {
+        a.ldx_w(Reg::R2, Reg::R6, data)
+            .ldx_w(Reg::R3, Reg::R6, data_end);
+        a.mov64(Reg::R1, Reg::R2).add64_imm(Reg::R2, short(length)?);
+        a.jgt64(Reg::R2, Reg::R3, out)
+            .mov64_imm(Reg::R2, short(length)?);
+    }
+    a.call_local("code");
+    a.ldx_w(Reg::R2, Reg::R6, data)
+        .ldx_w(Reg::R3, Reg::R6, data_end);
+    a.add64_imm(Reg::R2, short(length + RESULT_BYTES)?);
+    a.jgt64(Reg::R2, Reg::R3, out);
+    a.stx_dw(Reg::R2, -8, Reg::R0);
+    a.mov64_imm(Reg::R0, 2).exit();
+    a.bind(out).mov64_imm(Reg::R0, 0).exit();
+    a.finish().map_err(other)
+}
+
+fn failed(words: impl Into<String>) -> EngineError {
+    EngineError::Failed {
+        engine: EngineKind::Kernel,
+        words: words.into(),
+    }
+}
+
+fn other(error: impl std::fmt::Display) -> EngineError {
+    failed(error.to_string())
+}
+
+fn gone() -> EngineError {
+    failed("the loader lost the program")
+}
+
+/// An error with everything behind it.
+fn chain(error: impl std::error::Error) -> EngineError {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    failed(text)
 }

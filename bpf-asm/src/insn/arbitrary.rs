@@ -125,6 +125,7 @@ fn control() -> impl Strategy<Value = Insn> {
         1 => (number(), offset())
             .prop_map(|(btf_id, btf_fd_index)| Insn::CallKfunc { btf_id, btf_fd_index }),
         1 => register().prop_map(|target| Insn::CallReg { target }),
+        1 => register().prop_map(|target| Insn::GotoReg { target }),
         1 => Just(Insn::Exit),
     ]
 }

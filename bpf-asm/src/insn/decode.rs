@@ -280,6 +280,12 @@ fn jump(f: Fields) -> Result<Insn, DecodeError> {
             f.zero_imm()?;
             Ok(Insn::Goto { offset: f.offset })
         }
+        (ops::GOTO, Width::W64, true) => {
+            f.zero_src()?;
+            f.zero_offset()?;
+            f.zero_imm()?;
+            Ok(Insn::GotoReg { target: f.dst()? })
+        }
         (ops::GOTO, Width::W32, false) => {
             f.zero_dst()?;
             f.zero_src()?;

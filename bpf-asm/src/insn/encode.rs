@@ -189,6 +189,9 @@ impl Insn {
                 btf_fd_index,
                 btf_id,
             ),
+            Insn::GotoReg { target } => {
+                slot(class::JMP64 | ops::GOTO | ops::X, Some(target), 0, 0, 0);
+            }
             Insn::CallReg { target } => {
                 slot(class::JMP64 | ops::CALL | ops::X, Some(target), 0, 0, 0);
             }

@@ -115,6 +115,7 @@ fn every_form() -> Vec<Insn> {
             btf_fd_index: -1,
         },
         Insn::CallReg { target: Reg::R4 },
+        Insn::GotoReg { target: Reg::R4 },
         Insn::Exit,
     ]);
     all

@@ -532,6 +532,7 @@ fn decoded(
         Insn::LoadImm64 { .. }
         | Insn::CallKfunc { .. }
         | Insn::CallReg { .. }
+        | Insn::GotoReg { .. }
         | Insn::CastAddressSpace { .. } => return None,
     }))
 }

@@ -114,6 +114,15 @@ impl<'t> Cursor<'t> {
         is_next
     }
 
+    /// Takes letters and digits, with whatever they begin.
+    pub(super) fn digits(&mut self) -> &'t str {
+        let rest = self.rest();
+        let end = rest.find(|c: char| !c.is_ascii_alphanumeric());
+        let digits = &rest[..end.unwrap_or(rest.len())];
+        self.skip(digits.len());
+        digits
+    }
+
     /// Takes a number, with a sign or without, space allowed behind the sign; None if there is none.
     pub(super) fn number(&mut self) -> Result<Option<Number>, TextError> {
         let start = *self;

@@ -2,9 +2,10 @@
 
 use super::cursor::Cursor;
 use super::operand::JumpTarget;
+use super::resolve::to_function;
 use super::{TextError, directive, mnemonic, verifier};
 use crate::insn::{Imm64, Insn};
-use crate::program::{MapDef, Target};
+use crate::program::{Global, MapDef, Target};
 
 /// What a line can hold.
 #[derive(Debug)]
@@ -20,6 +21,20 @@ pub(super) enum Item {
     Map {
         map: MapDef,
         line: u32,
+        column: u32,
+    },
+    /// What the maps in a map are like.
+    Inner {
+        outer: String,
+        map: MapDef,
+        line: u32,
+        column: u32,
+    },
+    Global {
+        section: String,
+        global: Global,
+        line: u32,
+        column: u32,
     },
     Statement(Statement),
 }
@@ -178,9 +193,21 @@ fn annotate(statement: &mut Statement, rest: &str) {
                 value: Imm64::Map,
             };
         }
-        (Insn::CallLocal { .. }, Some(JumpTarget::Relative(-1)), (Some(name), None, None)) => {
+        // A variable: how far it is from the section's start stands in the instruction.
+        (
+            Insn::LoadImm64 {
+                value: Imm64::MapValue { fd: 0, .. },
+                ..
+            },
+            None,
+            (Some("map"), Some(name), None),
+        ) => statement.relocation = Some(Target::Map(name.to_owned())),
+        (insn, Some(JumpTarget::Relative(-1)), (Some(name), None, None)) => {
+            let Some(insn) = to_function(*insn) else {
+                return;
+            };
+            statement.insn = insn;
             statement.relocation = Some(Target::Subprogram(name.to_owned()));
-            statement.insn = Insn::CallLocal { offset: -1 };
             statement.target = None;
         }
         _ => {}

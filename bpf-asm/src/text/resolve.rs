@@ -6,7 +6,7 @@ use super::line::{Item, Statement};
 use super::operand::JumpTarget;
 use super::{Assembly, TextError, TextErrors, Unit};
 use crate::insn::{Imm64, Insn};
-use crate::program::{MapDef, Relocation, Target};
+use crate::program::{Contents, Global, MapDef, Relocation, Target};
 
 /// The name of a function that the text gives none.
 const UNNAMED: &str = "main";
@@ -49,16 +49,54 @@ fn parts(items: Vec<Item>, errors: &mut TextErrors) -> (Vec<Part>, Vec<MapDef>) 
                 current.labels.push((name, at, line, column));
             }
             Item::Function { name } => current = parts.next(current, name),
-            Item::Map { map, line } => {
+            Item::Map { map, line, column } => {
                 let known = maps.iter().find(|known| known.name == map.name);
+                // The lines of what is in it are for themselves.
+                let differs = |known: &MapDef| {
+                    let contents = map.contents.clone();
+                    MapDef {
+                        contents,
+                        ..known.clone()
+                    } != map
+                };
                 match known {
-                    Some(known) if *known != map => errors.add(TextError {
+                    Some(known) if differs(known) => errors.add(TextError {
                         line,
-                        column: 1,
+                        column,
                         message: format!("the map `{}` is defined differently above", map.name),
                     }),
                     Some(_) => {}
                     None => maps.push(map),
+                }
+            }
+            Item::Inner {
+                outer,
+                map,
+                line,
+                column,
+            } => {
+                let put = put_inner(&mut maps, &outer, map);
+                if let Err(message) = put {
+                    errors.add(TextError {
+                        line,
+                        column,
+                        message,
+                    });
+                }
+            }
+            Item::Global {
+                section,
+                global,
+                line,
+                column,
+            } => {
+                let put = put_global(&mut maps, &section, global);
+                if let Err(message) = put {
+                    errors.add(TextError {
+                        line,
+                        column,
+                        message,
+                    });
                 }
             }
             Item::Statement(statement) => current.statements.push(statement),
@@ -73,6 +111,48 @@ fn parts(items: Vec<Item>, errors: &mut TextErrors) -> (Vec<Part>, Vec<MapDef>) 
         });
     }
     (parts, maps)
+}
+
+fn map_above<'m>(maps: &'m mut [MapDef], name: &str) -> Result<&'m mut MapDef, String> {
+    let found = maps.iter_mut().find(|map| map.name == name);
+    found.ok_or_else(|| format!("there is no `.map {name}` above"))
+}
+
+/// Says what the maps in a map are like.
+fn put_inner(maps: &mut [MapDef], outer: &str, inner: MapDef) -> Result<(), String> {
+    let outer = map_above(maps, outer)?;
+    match &outer.contents {
+        Contents::Empty => {
+            outer.contents = Contents::Maps(Box::new(inner));
+            Ok(())
+        }
+        Contents::Maps(known) if **known == inner => Ok(()),
+        _ => Err(format!("`{}` has other contents above", outer.name)),
+    }
+}
+
+/// Puts a variable into its section.
+fn put_global(maps: &mut [MapDef], section: &str, global: Global) -> Result<(), String> {
+    let section = map_above(maps, section)?;
+    let end = u64::from(global.offset) + global.bytes.len() as u64;
+    if end > u64::from(section.value_size) {
+        return Err(format!(
+            "this variable ends at byte {end}, and the section has {}",
+            section.value_size
+        ));
+    }
+    if section.contents == Contents::Empty {
+        section.contents = Contents::Globals(Vec::new());
+    }
+    let Contents::Globals(globals) = &mut section.contents else {
+        return Err(format!("`{}` has other contents above", section.name));
+    };
+    match globals.iter().find(|known| known.name == global.name) {
+        Some(known) if *known == global => {}
+        Some(_) => return Err(format!("`{}` is defined differently above", global.name)),
+        None => globals.push(global),
+    }
+    Ok(())
 }
 
 /// Ends one function and begins another.
@@ -211,8 +291,10 @@ impl Places<'_> {
                 Some(target) => (Some(column), distance(slot + 1, *target)),
                 None => {
                     let calls = matches!(statement.insn, Insn::CallLocal { .. });
-                    if calls && self.functions.contains(&name) {
-                        return Ok((Insn::CallLocal { offset: -1 }, Some(name)));
+                    if self.functions.contains(&name)
+                        && let Some(insn) = to_function(statement.insn)
+                    {
+                        return Ok((insn, Some(name)));
                     }
                     let what = if calls {
                         "neither a helper, nor a label or function of this text"
@@ -250,6 +332,18 @@ impl Places<'_> {
                 ),
             )),
         }
+    }
+}
+
+/// A call or a load of an address, of a function that a relocation names.
+pub(super) fn to_function(insn: Insn) -> Option<Insn> {
+    match insn {
+        Insn::CallLocal { .. } => Some(Insn::CallLocal { offset: -1 }),
+        Insn::LoadImm64 { dst, .. } => Some(Insn::LoadImm64 {
+            dst,
+            value: Imm64::Function { offset: -1 },
+        }),
+        _ => None,
     }
 }
 

@@ -35,6 +35,9 @@ pub(super) fn parse(
         "callx" => Statement::new(Insn::CallReg {
             target: register(cursor, Width::W64)?,
         }),
+        "gotox" => Statement::new(Insn::GotoReg {
+            target: register(cursor, Width::W64)?,
+        }),
         "call" => call::parse(cursor)?,
         "exit" => Statement::new(Insn::Exit),
         "store_release" => Statement::new(store_release(cursor)?),
@@ -288,9 +291,16 @@ fn address(cursor: &mut Cursor<'_>, dst: Reg) -> Result<Statement, TextError> {
         return cursor.expected("a map: fd:N, idx:N or its name");
     }
     cursor.expect("]")?;
+    let value = if cursor.eat("[0]") {
+        cursor.expect("+")?;
+        let offset = super::operand::unsigned(cursor, "an offset into the map's value")?;
+        Imm64::MapValue { fd: 0, offset }
+    } else {
+        Imm64::Map
+    };
     Ok(Statement {
         relocation: Some(Target::Map(word.to_owned())),
-        ..load(Imm64::Map)
+        ..load(value)
     })
 }
 

@@ -1,12 +1,13 @@
 //! Programs of the builder beside clang's for the same logic: instructions, native code, and time, after the same answers.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::time::Duration;
 
 use aya::programs::{TestRun, TestRunOptions, Xdp};
 use bpf_asm::object::Object;
 use bpf_asm::program::Program;
+
+use crate::compiler::compiled;
 
 /// A program in both languages, what its maps hold, and a frame on which to measure it.
 pub(crate) struct Pair {
@@ -25,12 +26,6 @@ pub(crate) struct Cost {
     pub(crate) native_bytes: u32,
     /// Per packet.
     pub(crate) time: Duration,
-}
-
-/// Whether there is a clang that compiles for BPF.
-pub(crate) fn has_clang() -> bool {
-    let targets = Command::new("clang").arg("--print-targets").output();
-    targets.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("bpf"))
 }
 
 struct Loaded {
@@ -92,9 +87,9 @@ impl Pair {
         let name = self.program.main.name.clone();
         let elf = Object::new("GPL").program(self.program).to_elf().unwrap();
         let mut ours = Loaded::new(&elf, &name, self.fill);
-        let scratch = tempfile::tempdir().unwrap();
-        let elf = compiled(self.source, scratch.path());
-        let mut theirs = Loaded::new(&std::fs::read(elf).unwrap(), &name, self.fill);
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clang");
+        let elf = compiled(&folder.join(self.source), &folder);
+        let mut theirs = Loaded::new(&elf, &name, self.fill);
         for frame in frames {
             let (a, b) = (ours.answer(frame), theirs.answer(frame));
             assert_eq!(a, b, "{name}: {frame:x?}");
@@ -104,19 +99,4 @@ impl Pair {
         let costs = (ours.cost(frame, repeat), theirs.cost(frame, repeat));
         (name, costs.0, costs.1)
     }
-}
-
-fn compiled(source: &str, into: &Path) -> PathBuf {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clang");
-    let object = into.join("clang.o");
-    let mut clang = Command::new("clang");
-    // Version 3 of the instruction set, which is what the builder uses unless it is told more.
-    clang.args([
-        "-O2", "-g", "-target", "bpf", "-mcpu=v3", "-Wall", "-Werror", "-c",
-    ]);
-    clang.arg(folder.join(source)).arg("-o").arg(&object);
-    let output = clang.output().unwrap();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{source}: {errors}");
-    object
 }

@@ -4,17 +4,16 @@
 //! kernel is asked through BPF_PROG_TEST_RUN, which needs root; without it that part says so loudly.
 
 mod case;
-#[path = "../../src/bin/bpf-asm/kernel.rs"]
-mod kernel;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 
+use bpf_asm::engine::EngineError;
+use bpf_asm::engine::kernel::{Call, Loaded};
 use bpf_asm::insn::{AtomicOp, Insn};
 use bpf_asm::interpreter::{Input, Machine, SkbInput};
 use bpf_asm::program::ProgramKind;
 use case::{Case, Run};
-use kernel::{Call, KernelError, Loaded};
 
 const FILES: &[(&str, &str)] = &[
     ("alu32.cases", include_str!("alu32.cases")),
@@ -154,12 +153,15 @@ fn every_operation_has_a_case() {
     let mut missing = every_operation();
     assert!(missing.len() > 150, "{} operations", missing.len());
     missing.retain(|operation, _| !covered.contains(operation));
-    // What no program of plain code can show: Linux refuses calls by register, address spaces need an arena, and map
-    // addresses a map (tests/object_load.rs).
+    // What no program of plain code can show: Linux refuses calls by register, jumps by register need a map of addresses,
+    // address spaces an arena, and map addresses a map (tests/object_load.rs).
     missing.retain(|_, insn| {
         !matches!(
             insn,
-            Insn::CallReg { .. } | Insn::CastAddressSpace { .. } | Insn::LoadImm64 { .. }
+            Insn::CallReg { .. }
+                | Insn::GotoReg { .. }
+                | Insn::CastAddressSpace { .. }
+                | Insn::LoadImm64 { .. }
         )
     });
     assert!(missing.is_empty(), "{missing:?}");
@@ -176,7 +178,7 @@ fn the_kernel_agrees_with_every_case() {
         return;
     }
     // Rows that differ in their memory alone share a program.
-    let mut last: Option<(String, usize, Result<Loaded, KernelError>)> = None;
+    let mut last: Option<(String, usize, Result<Loaded, EngineError>)> = None;
     all_pass(|case, run| {
         let length = run.memory.len();
         let is_last = |(text, len, _): &(String, usize, _)| *text == run.text && *len == length;
@@ -193,7 +195,7 @@ fn the_kernel_agrees_with_every_case() {
                 .run(&mut run.memory.clone())
                 .map_err(|error| error.to_string()),
             (Some((.., Ok(_))), Some(why)) => Err(format!("the kernel was to refuse it: {why}")),
-            (Some((.., Err(KernelError::Refused(_)))), Some(_)) => Ok(run.result),
+            (Some((.., Err(EngineError::Refused { .. }))), Some(_)) => Ok(run.result),
             (Some((.., Err(error))), _) => Err(error.to_string()),
             (None, _) => unreachable!("it was loaded above"),
         }

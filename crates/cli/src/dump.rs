@@ -132,9 +132,8 @@ fn assembly(programs: &[Program]) -> String {
     let maps: Vec<_> = programs.iter().flat_map(|program| &program.maps).collect();
     let mut lines = String::new();
     for (at, map) in maps.iter().enumerate() {
-        if let Some(line) = text::map_line(map).filter(|_| !maps[..at].contains(map)) {
-            lines.push_str(&line);
-            lines.push('\n');
+        if !maps[..at].contains(map) {
+            lines.push_str(&text::map_lines(map));
         }
     }
     for function in programs

@@ -18,7 +18,7 @@ use electrode_fastpath::programs::{self, PROGRAM_PREPARE, PROGRAM_PREPARE_OK};
 use nix::errno::Errno;
 
 use crate::memory::Maps;
-use crate::{Attachment, Hook, Options, Programs, uninterrupted};
+use crate::{Attachment, Hook, Options, Programs, Ran, Size, uninterrupted};
 
 /// The priority of our clsact filter, so that one left behind by a killed process is found again.
 const TC_PRIORITY: u16 = 0xe1ec;
@@ -101,10 +101,9 @@ pub(crate) struct Loaded {
 }
 
 impl Loaded {
-    /// Builds the object and loads what `programs` asks for.
-    pub(crate) fn load(programs: Programs) -> Result<Loaded, AttachError> {
-        let object = programs::object().map_err(|error| AttachError::Build(error.to_string()))?;
-        let mut ebpf = with_maps(&object).map_err(from_ebpf)?;
+    /// Loads what `programs` asks for of an object.
+    pub(crate) fn load(programs: Programs, object: &[u8]) -> Result<Loaded, AttachError> {
+        let mut ebpf = with_maps(object).map_err(from_ebpf)?;
         let jumps = if programs.prepare || programs.prepare_ok {
             let map = take(&mut ebpf, "programs")?;
             let mut jumps = ProgramArray::try_from(map).map_err(from_map)?;
@@ -186,27 +185,41 @@ impl Loaded {
         Ok(attachment)
     }
 
-    /// BPF_PROG_TEST_RUN: the verdict and the frame afterwards.
-    pub(crate) fn run(&self, name: &str, frame: &[u8]) -> io::Result<(u32, Vec<u8>)> {
+    /// BPF_PROG_TEST_RUN: the verdict, the frame afterwards, and how long a run took.
+    pub(crate) fn run(&self, name: &str, frame: &[u8], repeat: u32) -> io::Result<Ran> {
         let mut out = vec![0; frame.len() + 512];
         let options = TestRunOptions {
             data_in: Some(frame),
             data_out: Some(&mut out),
+            repeat,
             ..TestRunOptions::default()
         };
         let result = match self.ebpf.program(name) {
             Some(Program::Xdp(program)) => program.test_run(options),
             Some(Program::SchedClassifier(program)) => program.test_run(options),
-            _ => {
-                return Err(io::Error::new(
-                    io::ErrorKind::NotFound,
-                    format!("no program {name}"),
-                ));
-            }
+            _ => return Err(no_program(name)),
         }
         .map_err(|error| io::Error::other(chain(&error)))?;
         out.truncate(result.data_size_out as usize);
-        Ok((result.return_value, out))
+        Ok(Ran {
+            verdict: result.return_value,
+            frame: out,
+            time: result.duration,
+        })
+    }
+
+    /// How long a loaded program is.
+    pub(crate) fn size(&self, name: &str) -> io::Result<Size> {
+        let program = self.ebpf.program(name).ok_or_else(|| no_program(name))?;
+        let info = program
+            .info()
+            .map_err(|error| io::Error::other(chain(&error)))?;
+        let missing = || io::Error::other("the kernel doesn't tell");
+        Ok(Size {
+            instructions: info.size_translated().ok_or_else(missing)? / 8,
+            native_bytes: info.size_jitted(),
+            verified: info.verified_instruction_count().ok_or_else(missing)?,
+        })
     }
 
     fn attach_xdp(
@@ -306,6 +319,10 @@ fn attach_clsact(
     program
         .attach_with_options(interface, TcAttachType::Egress, options)
         .map_err(|error| chain(&error))
+}
+
+fn no_program(name: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, format!("no program {name}"))
 }
 
 fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map, AttachError> {

@@ -13,6 +13,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use aya::maps::{MapData, PerCpuArray, RingBuf};
 use electrode_fastpath::abi::{PEERS, Peer, TARGET_RESOLVED, Target};
@@ -121,7 +122,7 @@ impl Dataplane {
     /// # Errors
     /// Kernel, capabilities or interface can't do it; the error says which and what to do.
     pub fn attach(options: &Options) -> Result<Dataplane, AttachError> {
-        Dataplane::start(options, true)
+        Dataplane::start(options, &built()?, true)
     }
 
     /// Loads the programs without attaching them anywhere: for `doctor` and for tests, which run them by [`Runner::run`].
@@ -129,13 +130,22 @@ impl Dataplane {
     /// # Errors
     /// As [`Dataplane::attach`].
     pub fn load(options: &Options) -> Result<Dataplane, AttachError> {
-        Dataplane::start(options, false)
+        Dataplane::load_object(options, &built()?)
     }
 
-    fn start(options: &Options, attach: bool) -> Result<Dataplane, AttachError> {
+    /// As [`Dataplane::load`], with another object than ours in ELF; its programs and maps must have the same names and layouts. For
+    /// comparisons with other compilers.
+    ///
+    /// # Errors
+    /// As [`Dataplane::attach`], and for an object that isn't such a one.
+    pub fn load_object(options: &Options, object: &[u8]) -> Result<Dataplane, AttachError> {
+        Dataplane::start(options, object, false)
+    }
+
+    fn start(options: &Options, object: &[u8], attach: bool) -> Result<Dataplane, AttachError> {
         let interface = neighbours::interface_index(&options.interface)
             .ok_or_else(|| AttachError::NoInterface(options.interface.clone()))?;
-        let mut loaded = Loaded::load(options.programs)?;
+        let mut loaded = Loaded::load(options.programs, object)?;
         let maps = loaded.maps()?;
         let peers: Vec<Peer> = options.replicas.iter().copied().map(peer).collect();
         let mut all = [Peer::default(); PEERS];
@@ -290,6 +300,17 @@ impl Dataplane {
         false
     }
 
+    /// Takes one record from the ring as a program wrote it, front first and unchecked; false when there is none just now. For
+    /// comparisons, with maps that were [restored](Dataplane::restore).
+    pub fn take_record(&mut self, record: &mut Vec<u8>) -> bool {
+        let Some(next) = self.ring.next() else {
+            return false;
+        };
+        record.clear();
+        record.extend_from_slice(&next);
+        true
+    }
+
     /// The open slots above `commit` with acks that weren't reported yet, newest first: `(op, acks)`.
     pub fn acks(&mut self, commit: OpNumber, out: &mut Vec<(OpNumber, u16)>) {
         self.host.acks(commit, out);
@@ -321,6 +342,15 @@ impl Dataplane {
     #[must_use]
     pub fn image(&self) -> Image {
         self.host.memory().image()
+    }
+
+    /// Makes the shared memory what it was when the image was taken, but for the ring, which only programs write. For tests and
+    /// measurements; nobody may be running the programs meanwhile.
+    ///
+    /// # Panics
+    /// The image is of maps of another size.
+    pub fn restore(&mut self, image: &Image) {
+        self.host.memory().restore(image);
     }
 
     /// The backup to whom one packet with `FLAG_BROADCAST` may be sent so that the kernel copies it to every backup whose
@@ -377,8 +407,52 @@ impl Runner {
     /// # Errors
     /// The program isn't loaded or the kernel doesn't run it.
     pub fn run(&self, program: &str, frame: &[u8]) -> io::Result<(u32, Vec<u8>)> {
-        self.loaded.run(program, frame)
+        let ran = self.loaded.run(program, frame, 1)?;
+        Ok((ran.verdict, ran.frame))
     }
+
+    /// As [`Runner::run`], `repeat` times over (at least once) on one copy of the frame, each run on what the one before left; with
+    /// the mean time of a run.
+    ///
+    /// # Errors
+    /// As [`Runner::run`].
+    pub fn measure(&self, program: &str, frame: &[u8], repeat: u32) -> io::Result<Ran> {
+        self.loaded.run(program, frame, repeat.max(1))
+    }
+
+    /// How long a loaded program is.
+    ///
+    /// # Errors
+    /// The program isn't loaded, or the kernel doesn't tell.
+    pub fn size(&self, program: &str) -> io::Result<Size> {
+        self.loaded.size(program)
+    }
+}
+
+/// What a test run did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ran {
+    /// What the last run returned.
+    pub verdict: u32,
+    /// The frame after the last run.
+    pub frame: Vec<u8>,
+    /// The mean of the runs.
+    pub time: Duration,
+}
+
+/// How long a loaded program is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// Instructions as the kernel runs them, its own inlining included.
+    pub instructions: u32,
+    /// Bytes of machine code; 0 without a JIT compiler.
+    pub native_bytes: u32,
+    /// Instructions that the verifier followed.
+    pub verified: u32,
+}
+
+fn built() -> Result<Vec<u8>, AttachError> {
+    electrode_fastpath::programs::object().map_err(|error| AttachError::Build(error.to_string()))
 }
 
 impl std::fmt::Debug for Runner {

@@ -160,6 +160,21 @@ impl Maps {
         }
     }
 
+    /// Writes back all but the ring.
+    pub(crate) fn restore(&self, image: &Image) {
+        for (pages, words) in [
+            (&self.shared, &image.shared),
+            (&self.slots, &image.slots),
+            (&self.heard, &image.heard),
+            (&self.targets, &image.targets),
+        ] {
+            assert_eq!(8 * words.len(), pages.length.get(), "an image of such maps");
+            for (at, word) in words.iter().enumerate() {
+                pages.word(8 * at).store(*word, Ordering::SeqCst);
+            }
+        }
+    }
+
     fn word(&self, word: Word) -> &AtomicU64 {
         match word {
             Word::Tail => self.shared.word(SHARED_TAIL),

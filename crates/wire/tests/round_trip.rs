@@ -1,5 +1,8 @@
 //! `decode` undoes `encode`, and takes nothing else.
 
+#[path = "../fuzz/body.rs"]
+mod body;
+
 use electrode_vr::{
     ClientId, Digest, Entry, GroupId, Message, Nonce, OpNumber, Prepare, Reply, RequestNumber, View,
 };
@@ -213,7 +216,7 @@ proptest! {
         prop_assert!(decode_reply(&bytes).is_err());
     }
 
-    /// The sharper test: header and check are right, so that fields and body themselves are looked at.
+    /// The fuzz target's body, on bytes whose header is right, so that fields and body themselves are looked at.
     #[test]
     fn any_fields_and_body_are_read_without_a_panic(
         mut bytes in vec(any::<u8>(), HEADER_BYTES..300),
@@ -226,12 +229,7 @@ proptest! {
         for (field, value) in [24, 32, 40, 48].into_iter().zip(small) {
             bytes[field..field + 8].copy_from_slice(&u64::from(value).to_le_bytes());
         }
-        sign(&mut bytes);
-        if let Ok((envelope, packet)) = decode(&bytes, &KEY) {
-            let mut again = Vec::new();
-            encode(&envelope, &KEY, &packet, &mut again);
-            prop_assert_eq!(decode(&again, &KEY), Ok((envelope, packet)));
-        }
+        body::decode(&bytes);
     }
 }
 

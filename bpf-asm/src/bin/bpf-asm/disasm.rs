@@ -2,14 +2,14 @@
 
 use argh::FromArgs;
 use bpf_asm::disasm::listing;
-use bpf_asm::insn::Insn;
-use bpf_asm::program::{Function, Relocation, Target};
+use bpf_asm::insn::{Imm64, Insn};
+use bpf_asm::program::{BSS, DATA, Function, RODATA, Relocation, Target};
 use object::read::elf::ElfFile64;
 use object::{Object, ObjectSection, ObjectSymbol, RelocationTarget, SectionKind, SymbolKind};
 
-use crate::{Failure, hex, read};
+use crate::{Failure, hex, maps, read};
 
-/// Print the instructions of an object file, or of hexadecimal code, as the kernel's verifier does.
+/// Print the maps and instructions of an object file, or the instructions of hexadecimal code, as text that can be assembled again.
 #[derive(FromArgs, Debug)]
 #[argh(
     subcommand,
@@ -59,7 +59,7 @@ fn function(name: String, insns: Vec<Insn>) -> Function {
     }
 }
 
-/// Every function of an object, by its name.
+/// The maps of an object, then every function by its name.
 fn functions(bytes: &[u8]) -> Result<String, String> {
     const EM_BPF: u16 = 247;
     let said = |error: object::Error| error.to_string();
@@ -68,7 +68,8 @@ fn functions(bytes: &[u8]) -> Result<String, String> {
     if machine != EM_BPF || !file.is_little_endian() {
         return Err("this is no object for little-endian eBPF".into());
     }
-    let mut text = String::new();
+    let mut text = maps::text(&file)?;
+    let mut any = false;
     for section in file.sections().filter(|s| s.kind() == SectionKind::Text) {
         let name = section.name().map_err(said)?;
         let code = section.data().map_err(said)?;
@@ -96,13 +97,14 @@ fn functions(bytes: &[u8]) -> Result<String, String> {
             })?;
             let mut function = function(symbol.to_owned(), insns);
             relocate(&file, &section, start, &mut function).map_err(said)?;
+            any = true;
             if !text.is_empty() {
                 text.push('\n');
             }
             text.push_str(&format!("{symbol}:\n{}", listing(&function)));
         }
     }
-    if text.is_empty() {
+    if !any {
         return Err("there is no function in it".into());
     }
     Ok(text)
@@ -130,20 +132,43 @@ fn relocate<'d>(
         };
         let symbol = file.symbol_by_index(index)?;
         let target = match function.insns[at] {
+            // A variable, by its section.
+            Insn::LoadImm64 {
+                dst,
+                value: Imm64::Value(distance),
+            } if variables_of(file, &symbol)?.is_some() => {
+                let offset = symbol.address().wrapping_add(distance);
+                let offset = u32::try_from(offset).unwrap_or(u32::MAX);
+                function.insns[at] = Insn::LoadImm64 {
+                    dst,
+                    value: Imm64::MapValue { fd: 0, offset },
+                };
+                Target::Map(variables_of(file, &symbol)?.unwrap_or_default())
+            }
+            Insn::LoadImm64 {
+                dst,
+                value: Imm64::Function { offset },
+            } => {
+                let address = symbol.address().wrapping_add(offset as u64);
+                let Some(callee) = function_at(file, &symbol, address) else {
+                    continue;
+                };
+                function.insns[at] = Insn::LoadImm64 {
+                    dst,
+                    value: Imm64::Function { offset: -1 },
+                };
+                Target::Subprogram(callee)
+            }
             Insn::LoadImm64 { .. } => Target::Map(symbol.name()?.to_owned()),
             // clang refers to a function as a place in its section.
             Insn::CallLocal { offset } if symbol.kind() == SymbolKind::Section => {
                 let address = (i64::from(offset) + 1) * 8;
-                let is_it = |s: &object::read::elf::ElfSymbol64<'d, '_>| {
-                    s.kind() == SymbolKind::Text
-                        && s.section_index() == symbol.section_index()
-                        && i64::try_from(s.address()) == Ok(address)
-                };
-                let Some(callee) = file.symbols().find(is_it) else {
+                let address = u64::try_from(address).unwrap_or(u64::MAX);
+                let Some(callee) = function_at(file, &symbol, address) else {
                     continue;
                 };
                 function.insns[at] = Insn::CallLocal { offset: -1 };
-                Target::Subprogram(callee.name()?.to_owned())
+                Target::Subprogram(callee)
             }
             Insn::CallLocal { .. } => Target::Subprogram(symbol.name()?.to_owned()),
             _ => continue,
@@ -153,4 +178,32 @@ fn relocate<'d>(
     found.sort_by_key(|relocation| relocation.at);
     function.relocations = found;
     Ok(())
+}
+
+/// The section of variables that a symbol is or lies in.
+fn variables_of<'d>(
+    file: &ElfFile64<'d>,
+    symbol: &impl ObjectSymbol<'d>,
+) -> object::Result<Option<String>> {
+    let Some(index) = symbol.section_index() else {
+        return Ok(None);
+    };
+    let section = file.section_by_index(index)?;
+    let name = section.name()?;
+    Ok([RODATA, DATA, BSS].contains(&name).then(|| name.to_owned()))
+}
+
+/// The name of the function that begins at this address, in the symbol's section.
+fn function_at<'d>(
+    file: &ElfFile64<'d>,
+    symbol: &impl ObjectSymbol<'d>,
+    address: u64,
+) -> Option<String> {
+    let is_it = |s: &object::read::elf::ElfSymbol64<'d, '_>| {
+        s.kind() == SymbolKind::Text
+            && s.section_index() == symbol.section_index()
+            && s.address() == address
+    };
+    let found = file.symbols().find(is_it)?;
+    Some(found.name().ok()?.to_owned())
 }

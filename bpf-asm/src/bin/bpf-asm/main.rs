@@ -6,10 +6,10 @@
 
 mod arguments;
 mod asm;
+mod btf;
 mod disasm;
-mod engine;
 mod hex;
-mod kernel;
+mod maps;
 mod plugin;
 mod run;
 
@@ -17,6 +17,8 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use argh::FromArgs;
+use bpf_asm::engine::EngineKind;
+use bpf_asm::insn::Insn;
 
 /// Assemble, disassemble and run eBPF code.
 #[derive(FromArgs, Debug)]
@@ -81,6 +83,21 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
         _ => ExitCode::SUCCESS,
+    }
+}
+
+/// Runs plain code with a copy of the memory: its address in r1, its length in r2. What r0 holds in the end.
+fn run_code(kind: EngineKind, insns: &[Insn], memory: &[u8]) -> Result<u64, Failure> {
+    let mut slots = Vec::new();
+    for insn in insns {
+        insn.encode(&mut slots);
+    }
+    let answer = kind
+        .engine()
+        .and_then(|mut engine| engine.run(slots.as_flattened(), memory));
+    match answer {
+        Ok(answer) => Ok(answer.r0),
+        Err(error) => Err(Failure::Error(error.to_string())),
     }
 }
 

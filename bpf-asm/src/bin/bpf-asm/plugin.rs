@@ -6,9 +6,9 @@
 //! [`arguments`](crate::arguments) puts that right.
 
 use argh::FromArgs;
+use bpf_asm::engine::EngineKind;
 
-use crate::engine::Engine;
-use crate::{Failure, hex, read_text};
+use crate::{Failure, hex, read_text, run_code};
 
 /// Run code for the public conformance suite's runner: memory as an argument, code on standard input, r0 to standard output.
 #[derive(FromArgs, Debug)]
@@ -23,8 +23,8 @@ pub(crate) struct Plugin {
     memory: String,
 
     /// interpreter (the default), rbpf, or kernel, which needs root
-    #[argh(option, default = "Engine::default()")]
-    engine: Engine,
+    #[argh(option, default = "EngineKind::Interpreter")]
+    engine: EngineKind,
 
     /// accepted for the runner's sake: errors are always told
     #[argh(switch)]
@@ -46,9 +46,6 @@ pub(crate) fn run(arguments: &Plugin) -> Result<Vec<u8>, Failure> {
         .map_err(|error| Failure::Error(format!("the memory: {error}")))?;
     let insns = hex::code(&read_text("-")?)
         .map_err(|error| Failure::Error(format!("standard input: {error}")))?;
-    let r0 = arguments
-        .engine
-        .run(&insns, memory)
-        .map_err(Failure::Error)?;
+    let r0 = run_code(arguments.engine, &insns, &memory)?;
     Ok(format!("{r0:x}\n").into_bytes())
 }

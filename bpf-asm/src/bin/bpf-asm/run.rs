@@ -1,10 +1,10 @@
 //! `bpf-asm run`: runs plain code and prints r0.
 
 use argh::FromArgs;
+use bpf_asm::engine::EngineKind;
 use bpf_asm::text;
 
-use crate::engine::Engine;
-use crate::{Failure, hex, read_text};
+use crate::{Failure, hex, read_text, run_code};
 
 /// Run code with memory in r1 and its length in r2, and print r0.
 #[derive(FromArgs, Debug)]
@@ -27,8 +27,8 @@ pub(crate) struct Run {
     mem: String,
 
     /// interpreter (the default), rbpf, or kernel, which needs root
-    #[argh(option, default = "Engine::default()")]
-    engine: Engine,
+    #[argh(option, default = "EngineKind::Interpreter")]
+    engine: EngineKind,
 }
 
 pub(crate) fn run(arguments: &Run) -> Result<Vec<u8>, Failure> {
@@ -42,9 +42,6 @@ pub(crate) fn run(arguments: &Run) -> Result<Vec<u8>, Failure> {
     };
     let memory =
         hex::bytes(&arguments.mem).map_err(|error| Failure::Error(format!("--mem: {error}")))?;
-    let r0 = arguments
-        .engine
-        .run(&insns, memory)
-        .map_err(Failure::Error)?;
+    let r0 = run_code(arguments.engine, &insns, &memory)?;
     Ok(format!("{r0:#x}\n").into_bytes())
 }

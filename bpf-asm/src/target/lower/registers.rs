@@ -138,6 +138,8 @@ fn accesses(insn: &Insn) -> (Set, Set) {
             (ARGUMENTS, CLOBBERED)
         }
         Insn::CallReg { target } => (ARGUMENTS | bit(*target), CLOBBERED),
+        // Wherever it leads, anything may be read there.
+        Insn::GotoReg { .. } => (!0, 0),
         Insn::Exit => (bit(Reg::R0), 0),
         Insn::Goto { .. } | Insn::GotoLong { .. } | Insn::MayGoto { .. } => (0, 0),
     }

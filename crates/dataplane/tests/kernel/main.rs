@@ -2,7 +2,7 @@
 //! really leave, between network namespaces. What must hold is docs/fast-path.md; the rules' numbers (R1 to R10) are from there.
 //!
 //! Beside the kernel, bpf-asm's interpreter and rbpf run the same programs on the same frames and maps ([`shadow`]): what
-//! differs fails the test.
+//! differs fails the test. So do the same programs in C, in the kernel, where there is a clang to compile them ([`clang`]).
 //!
 //! Needs root; without it every test says so and passes. "Fault n" names one of ten faults of a published prototype of this
 //! design; each has a test here where one replica's kernel part is enough to show it:
@@ -12,6 +12,7 @@
 //! 10 believed packets that it hadn't checked.
 
 mod broadcast;
+mod clang;
 mod corpus;
 mod foreign;
 mod frame;

@@ -1,5 +1,6 @@
-//! The interpreter and rbpf beside the kernel: every frame that a test gives to the programs in the kernel goes through both
-//! of them too, from the same maps, and must come out the same way: verdict, frame, maps, ring records, counters, copies.
+//! The interpreter, rbpf, and clang's programs in the kernel beside our programs there: every frame that a test gives to those
+//! goes through the others too, from the same maps, and must come out the same way: verdict, frame, maps, ring records, counters,
+//! copies (clang's leave through the same device as ours).
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -9,10 +10,12 @@ use bpf_asm::harness::Harness;
 use bpf_asm::interpreter::{Input, Output, SkbInput, XdpInput};
 use bpf_asm::program::Program;
 use electrode_dataplane::{Dataplane, Image, Programs};
-use electrode_fastpath::abi::{RECORD_NOTICE, Shared};
+use electrode_fastpath::abi::{RECORD_NOTICE, RecordHeader, STALE_INTERVAL_NS, Shared};
 use electrode_fastpath::counters::Counters;
 use electrode_fastpath::programs::{NAMES, PROGRAM_PREPARE, PROGRAM_PREPARE_OK, build};
 use nix::time::{ClockId, clock_gettime};
+
+use crate::clang::Clang;
 
 /// The word of [`Shared`] that holds a time.
 const STALE_PASSED: usize = core::mem::offset_of!(Shared, stale_passed) / 8;
@@ -25,6 +28,17 @@ pub(crate) struct Shadow {
     /// Runs that they still follow.
     left: u32,
     others: [Other; 2],
+    /// None where there is no clang.
+    clang: Option<Compiled>,
+}
+
+/// clang's programs.
+struct Compiled {
+    clang: Option<Clang>,
+    /// As [`Other::taken`].
+    taken: Vec<Vec<u8>>,
+    /// After the last run.
+    counters: BTreeMap<(&'static str, &'static str), u64>,
 }
 
 /// The programs in one of them.
@@ -57,6 +71,11 @@ impl Shadow {
         Shadow {
             left: FOLLOWED_RUNS,
             others: [other(EngineKind::Interpreter), other(EngineKind::Rbpf)],
+            clang: Clang::borrow(Programs {
+                broadcast: !(programs.prepare || programs.prepare_ok),
+                ..programs
+            })
+            .map(Compiled::new),
         }
     }
 
@@ -73,7 +92,8 @@ impl Shadow {
         kernel: impl FnOnce() -> (u32, Vec<u8>),
     ) -> (u32, Vec<u8>) {
         let input = XdpInput::new(frame).into();
-        self.compare(dataplane, "dispatch", &input, kernel).0
+        self.compare(dataplane, "dispatch", (frame, input), kernel)
+            .0
     }
 
     /// The same for `broadcast`; the copies that the others sent besides, who must agree on them.
@@ -84,7 +104,7 @@ impl Shadow {
         kernel: impl FnOnce() -> (u32, Vec<u8>),
     ) -> ((u32, Vec<u8>), Vec<Vec<u8>>) {
         let input = SkbInput::new(frame).into();
-        self.compare(dataplane, "broadcast", &input, kernel)
+        self.compare(dataplane, "broadcast", (frame, input), kernel)
     }
 
     /// Demands that the messages just taken from the kernel's ring are the ones in the others'.
@@ -100,13 +120,18 @@ impl Shadow {
             assert!(same, "records in the rings of kernel and {}", other.engine);
             other.taken.clear();
         }
+        if let Some(clang) = &mut self.clang {
+            clang.take(&dataplane.image());
+            assert!(clang.taken == messages, "records in the ring of clang's");
+            clang.taken.clear();
+        }
     }
 
     fn compare(
         &mut self,
         dataplane: &Dataplane,
         program: &str,
-        input: &Input,
+        (frame, input): (&[u8], Input),
         kernel: impl FnOnce() -> (u32, Vec<u8>),
     ) -> ((u32, Vec<u8>), Vec<Vec<u8>>) {
         let Some(left) = self.left.checked_sub(1) else {
@@ -114,8 +139,7 @@ impl Shadow {
         };
         self.left = left;
         let before = Moment::of_kernel(dataplane);
-        let now = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("a clock");
-        let now = now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64;
+        let now = monotonic_ns();
         let ran = kernel();
         let after = Moment::of_kernel(dataplane);
         // The kernel ran a little later. Where that made a difference, it wrote its own time down.
@@ -125,6 +149,9 @@ impl Shadow {
         } else {
             stale_passed
         };
+        if let Some(clang) = &mut self.clang {
+            clang.compare(program, frame, (&ran, now), (&before, &after));
+        }
         let mut copies: Option<Vec<Vec<u8>>> = None;
         for other in &mut self.others {
             let engine = other.engine;
@@ -153,6 +180,91 @@ impl Shadow {
         }
         (ran, copies.unwrap_or_default())
     }
+}
+
+impl Compiled {
+    fn new(clang: Clang) -> Compiled {
+        Compiled {
+            counters: counters_of(&clang.dataplane),
+            clang: Some(clang),
+            taken: Vec::new(),
+        }
+    }
+
+    fn clang(&mut self) -> &mut Clang {
+        self.clang.as_mut().expect("it is given back at the end")
+    }
+
+    /// Takes the records that user space has taken from our programs' ring.
+    fn take(&mut self, image: &Image) {
+        let mut taken = self.clang().image().ring[1];
+        while taken < image.ring[1] {
+            let mut record = Vec::new();
+            if self.clang().dataplane.take_record(&mut record) {
+                self.taken.extend(message(&record));
+            }
+            let after = self.clang().image().ring[1];
+            assert!(after > taken, "our programs' ring had more than clang's");
+            taken = after;
+        }
+        assert_eq!(taken, image.ring[1], "taken of clang's ring, and of ours");
+    }
+
+    fn compare(
+        &mut self,
+        program: &str,
+        frame: &[u8],
+        (ran, began_ns): (&(u32, Vec<u8>), u64),
+        (before, after): (&Moment, &Moment),
+    ) {
+        self.take(&before.image);
+        let clang = self.clang();
+        clang.dataplane.restore(&before.image);
+        let runner = clang.dataplane.runner();
+        let theirs = runner.run(program, frame).expect("the kernel runs it");
+        // What a message of an older view comes to depends on the time. If that ran out meanwhile, both are right.
+        let passes = before.image.shared[STALE_PASSED].wrapping_add(STALE_INTERVAL_NS);
+        if (began_ns..=monotonic_ns()).contains(&passes) {
+            self.counters = counters_of(&clang.dataplane);
+            return;
+        }
+        assert_eq!(theirs, *ran, "verdict and frame of {program}: clang, ours");
+        assert_eq!(
+            timeless(clang.image(), &before.image),
+            timeless(after.image.clone(), &before.image),
+            "maps after {program}: clang, ours"
+        );
+        let counters = counters_of(&clang.dataplane);
+        assert_eq!(
+            moved(&self.counters, &counters),
+            moved(&before.counters, &after.counters),
+            "counters of {program}: clang, ours"
+        );
+        self.counters = counters;
+    }
+}
+
+impl Drop for Compiled {
+    fn drop(&mut self) {
+        // After a failure its ring may hold anything; the next one starts afresh.
+        if let Some(clang) = self.clang.take()
+            && !std::thread::panicking()
+        {
+            clang.give_back();
+        }
+    }
+}
+
+/// The message in a record; None for a notice.
+fn message(record: &[u8]) -> Option<Vec<u8>> {
+    const FRONT: usize = size_of::<RecordHeader>();
+    let word = |at: usize| u64::from_le_bytes(record[at..at + 8].try_into().expect("8 bytes"));
+    (word(0) != RECORD_NOTICE).then(|| record[FRONT..FRONT + word(8) as usize].to_vec())
+}
+
+fn monotonic_ns() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("a clock");
+    now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64
 }
 
 impl Other {
@@ -196,19 +308,11 @@ impl Other {
 
     /// Takes the records that user space has taken from the kernel's ring.
     fn take(&mut self, image: &Image) {
-        const FRONT: usize = 16;
         let ring = self.harness.map("ring").expect("a ring");
         while ring.ring_positions().expect("a ring").1 < image.ring[1] {
             let before = ring.ring_positions().expect("a ring").1;
             if let Some(record) = ring.consume().expect("a ring") {
-                let word = |at: usize| {
-                    let word = record.bytes[at..at + 8].try_into().expect("8 bytes");
-                    u64::from_le_bytes(word)
-                };
-                if word(0) != RECORD_NOTICE {
-                    let end = FRONT + word(8) as usize;
-                    self.taken.push(record.bytes[FRONT..end].to_vec());
-                }
+                self.taken.extend(message(&record.bytes));
             }
             let after = ring.ring_positions().expect("a ring").1;
             assert!(after > before, "the kernel's ring had more");
@@ -264,15 +368,19 @@ impl Other {
 
 impl Moment {
     fn of_kernel(dataplane: &Dataplane) -> Moment {
-        let counters = dataplane.counters().expect("the counters can be read");
         Moment {
             image: dataplane.image(),
-            counters: counters
-                .into_iter()
-                .map(|counter| ((counter.program, counter.name), counter.value))
-                .collect(),
+            counters: counters_of(dataplane),
         }
     }
+}
+
+fn counters_of(dataplane: &Dataplane) -> BTreeMap<(&'static str, &'static str), u64> {
+    let counters = dataplane.counters().expect("the counters can be read");
+    counters
+        .into_iter()
+        .map(|counter| ((counter.program, counter.name), counter.value))
+        .collect()
 }
 
 /// The image with 1 for each time that is another one than before: nobody runs at the same nanosecond.

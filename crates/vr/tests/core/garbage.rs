@@ -9,15 +9,38 @@ use electrode_vr::{
 
 use crate::support::*;
 
-struct Random(u64);
+/// Inputs of one run at most.
+const MOST_INPUTS: usize = 400;
 
-impl Random {
+/// Where choices come from.
+enum Random<'d> {
+    /// Numbers that a seed leads to, without an end.
+    Seed(u64),
+    /// A fuzzer's bytes, two for each choice, until there are no more.
+    Bytes(&'d [u8]),
+}
+
+impl Random<'_> {
     fn next(&mut self) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(0x5851_f42d_4c95_7f2d)
-            .wrapping_add(0x1405_7b7e_f767_814f);
-        self.0 >> 20 ^ self.0 << 24
+        match self {
+            Random::Seed(state) => {
+                *state = state
+                    .wrapping_mul(0x5851_f42d_4c95_7f2d)
+                    .wrapping_add(0x1405_7b7e_f767_814f);
+                *state >> 20 ^ *state << 24
+            }
+            Random::Bytes(bytes) => {
+                let (taken, rest) = bytes.split_at(bytes.len().min(2));
+                *bytes = rest;
+                taken
+                    .iter()
+                    .fold(0, |word, byte| word << 8 | u64::from(*byte))
+            }
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        matches!(self, Random::Bytes([]))
     }
 
     /// Mostly small numbers, sometimes the ends of their range.
@@ -176,8 +199,8 @@ fn write_all(disk: &mut electrode_vr::Stored, effects: &[Effect]) -> Option<(Vie
     last.map(|view| (view, disk.op()))
 }
 
-fn bombard(start: Start, fast_path: bool, seed: u64) {
-    let mut random = Random(seed);
+/// `seed` decides about the settings, `random` about the inputs.
+fn bombard(start: Start, fast_path: bool, seed: u64, mut random: Random<'_>) {
     let mut settings = config(3, (seed % 3) as u8);
     settings.fast_path = fast_path;
     settings.limits.checkpoint_ops = 3;
@@ -190,7 +213,10 @@ fn bombard(start: Start, fast_path: bool, seed: u64) {
     let mut bench = Bench::unstarted(settings, start);
     let first = bench.tick();
     let _ = write_all(&mut disk, &first);
-    for _ in 0..400 {
+    for _ in 0..MOST_INPUTS {
+        if random.is_over() {
+            break;
+        }
         let from = ReplicaId((random.next() % 5) as u8);
         let input = match random.next() % 12 {
             0 => Input::Tick {
@@ -239,8 +265,47 @@ fn messages_of_any_content_never_panic() {
             group: GROUP,
             view: View(seed % 5),
         };
-        bombard(Start::Bootstrap(GROUP), seed % 2 == 0, seed);
-        bombard(Start::New, seed % 2 == 0, seed);
-        bombard(Start::Recover(promise), seed % 2 == 0, seed);
+        bombard(
+            Start::Bootstrap(GROUP),
+            seed % 2 == 0,
+            seed,
+            Random::Seed(seed),
+        );
+        bombard(Start::New, seed % 2 == 0, seed, Random::Seed(seed));
+        bombard(
+            Start::Recover(promise),
+            seed % 2 == 0,
+            seed,
+            Random::Seed(seed),
+        );
+    }
+}
+
+/// The body of the fuzz target `core` (`crates/vr/fuzz`): the first byte is how it starts and is configured, the rest what comes in.
+pub(crate) fn any_inputs(data: &[u8]) {
+    let Some((first, rest)) = data.split_first() else {
+        return;
+    };
+    let choice = u64::from(*first);
+    let promise = Promise {
+        group: GROUP,
+        view: View(choice % 5),
+    };
+    let start = match choice % 3 {
+        0 => Start::Bootstrap(GROUP),
+        1 => Start::New,
+        _ => Start::Recover(promise),
+    };
+    bombard(start, choice / 3 % 2 == 0, choice / 6, Random::Bytes(rest));
+}
+
+#[test]
+fn inputs_out_of_any_bytes_never_panic() {
+    let mut random = Random::Seed(1);
+    for round in 0..1000 {
+        let length = random.next() % 600;
+        let mut data = vec![round as u8];
+        data.extend((0..length).map(|_| random.next() as u8));
+        any_inputs(&data);
     }
 }
