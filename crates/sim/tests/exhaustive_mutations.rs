@@ -47,9 +47,6 @@ const NOTICED: &[(Mutation, Bounds)] = &[
     (Mutation::AckBeforeStore, AROUND),
     (Mutation::KernelTakesGap, TWO_REQUESTS),
     (Mutation::KernelTakesNewerView, SMALL),
-    (Mutation::KernelTakesOlderView, SMALL),
-    (Mutation::KernelTakesFenced, SMALL),
-    (Mutation::FenceLeavesTail, SMALL),
 ];
 
 #[test]
