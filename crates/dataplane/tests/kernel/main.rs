@@ -15,6 +15,7 @@ mod broadcast;
 mod foreign;
 mod frame;
 mod group;
+mod mutation;
 mod objects;
 mod prepare;
 mod prepare_ok;
