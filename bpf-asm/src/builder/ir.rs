@@ -361,7 +361,7 @@ impl Body {
     }
 
     /// Puts what `f` writes down to the line `at`: closures have lines of their own.
-    pub(super) fn from_line<R>(&self, at: At, f: impl FnOnce() -> R) -> R {
+    pub(super) fn on_line<R>(&self, at: At, f: impl FnOnce() -> R) -> R {
         let before = self.line.replace(Some(at));
         let result = f();
         self.line.set(before);

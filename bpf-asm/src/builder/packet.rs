@@ -175,7 +175,7 @@ impl<'f> Packet<'f> {
 #[track_caller]
 pub(super) fn check(body: &Body, branch: impl FnOnce(usize, usize), or_else: impl FnOnce()) {
     let (failed, passed) = (body.coldly(|| body.block()), body.block());
-    body.from_line(std::panic::Location::caller(), || branch(passed, failed));
+    body.on_line(std::panic::Location::caller(), || branch(passed, failed));
     body.begin(failed);
     body.coldly(|| body.scoped(or_else));
     if body.falls_through() {

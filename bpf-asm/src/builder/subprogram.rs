@@ -92,7 +92,7 @@ impl Argument for Context {
     }
 
     #[track_caller]
-    fn passed<'f>(_given: Context, body: &'f Body) -> Arg {
+    fn passed(_given: Context, body: &Body) -> Arg {
         Arg::Value(Operand::Reg(body.context()))
     }
 }
@@ -136,7 +136,7 @@ impl Arguments for () {
 
     fn received(_body: &Body) -> Self::In<'_> {}
 
-    fn passed<'f>(_given: (), _body: &'f Body) -> Vec<Arg> {
+    fn passed(_given: (), _body: &Body) -> Vec<Arg> {
         Vec::new()
     }
 }

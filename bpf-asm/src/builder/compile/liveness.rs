@@ -92,7 +92,7 @@ impl Predecessors {
 
 /// For each block, what is live where it ends.
 pub(super) fn live_out(blocks: &[CodeBlock], order: &[BlockId], registers: usize) -> Vec<Vec<R>> {
-    let (mut reads, mut writes) = read_and_written(blocks, order, registers);
+    let [mut reads, mut writes] = read_and_written(blocks, order, registers);
     reads.sort_unstable();
     let mut crosses = vec![false; registers];
     reads
@@ -131,12 +131,11 @@ pub(super) fn live_out(blocks: &[CodeBlock], order: &[BlockId], registers: usize
     out
 }
 
+/// A register, and a block that reads or writes it.
+type Place = (R, BlockId);
+
 /// What each block reads of what was there before it, and what each block writes, once.
-fn read_and_written(
-    blocks: &[CodeBlock],
-    order: &[BlockId],
-    registers: usize,
-) -> (Vec<(R, BlockId)>, Vec<(R, BlockId)>) {
+fn read_and_written(blocks: &[CodeBlock], order: &[BlockId], registers: usize) -> [Vec<Place>; 2] {
     let (mut reads, mut writes) = (Vec::new(), Vec::new());
     // The last block that read each register as it found it, and the last that wrote it.
     let [mut reader, mut writer] = [(); 2].map(|()| vec![BlockId::MAX; registers]);
@@ -153,7 +152,7 @@ fn read_and_written(
         let end = block.end.0;
         end.uses(|reg| read(reg, number, &mut reader, &writer, &mut reads));
     }
-    (reads, writes)
+    [reads, writes]
 }
 
 fn read(
@@ -161,7 +160,7 @@ fn read(
     block: BlockId,
     reader: &mut [BlockId],
     writer: &[BlockId],
-    reads: &mut Vec<(R, BlockId)>,
+    reads: &mut Vec<Place>,
 ) {
     if writer[reg as usize] != block && std::mem::replace(&mut reader[reg as usize], block) != block
     {

@@ -12,12 +12,15 @@ use super::ranges::Interval;
 use super::steps::step;
 use crate::insn::{AluOp, Size, Width};
 
+/// The code and the end of a block.
+pub(super) type Rewritten = (Vec<(Code, At)>, End);
+
 /// The code and the end of each block, in order; or the moments at which no register is free.
 pub(super) fn rewrite(
     input: &Input<'_>,
     placed: &Placed,
     buffers: usize,
-) -> Result<Vec<(Vec<(Code, At)>, End)>, Vec<Interval>> {
+) -> Result<Vec<Rewritten>, Vec<Interval>> {
     let mut rewriter = Rewriter {
         placed,
         buffers,
@@ -63,7 +66,7 @@ struct Rewriter<'a> {
 }
 
 impl Rewriter<'_> {
-    fn block(&mut self, block: &CodeBlock, start: u32) -> (Vec<(Code, At)>, End) {
+    fn block(&mut self, block: &CodeBlock, start: u32) -> Rewritten {
         self.held.clear();
         self.out = Vec::with_capacity(block.code.len());
         for (point, &(code, at)) in (start + 1..).zip(&block.code) {
