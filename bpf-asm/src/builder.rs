@@ -78,5 +78,5 @@ pub use matching::Match;
 pub use memory::Ptr;
 pub use packet::{Packet, View};
 pub use scalar::{Be, Cell, Field, Int, Le, Ordered, Scalar, Signed, Unsigned};
-pub use subprogram::Subprogram;
+pub use subprogram::{Argument, Arguments, Context, Memory, Subprogram};
 pub use value::{IntoVal, Val, Var};

@@ -6,8 +6,12 @@ mod emit;
 mod graph;
 mod liveness;
 mod lower;
+mod mixed;
+mod place;
+mod ranges;
 mod records;
 mod spill;
+mod steps;
 #[cfg(test)]
 mod tests;
 

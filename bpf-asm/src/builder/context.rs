@@ -31,9 +31,7 @@ pub const TC_ACT_UNSPEC: u32 = u32::MAX;
 impl<'f, K: Kind> Function<'f, K> {
     #[track_caller]
     fn context_word(self, offset: i32) -> Val<'f, u32> {
-        let Operand::Reg(context) = self.context() else {
-            unreachable!("arguments are registers")
-        };
+        let context = self.body.context();
         Val::new(
             self.body,
             Operand::Reg(self.body.load(Size::W, Base::Reg(context), offset)),
@@ -127,9 +125,7 @@ const TSTAMP: i32 = 152;
 impl<'f> Function<'f, Tc> {
     #[track_caller]
     fn set_context_word(self, offset: i32, value: Operand) {
-        let Operand::Reg(context) = self.context() else {
-            unreachable!("arguments are registers")
-        };
+        let context = self.body.context();
         let value = self.in_register(value);
         self.body.store(Size::W, Base::Reg(context), offset, value);
     }
@@ -175,9 +171,7 @@ impl<'f> Function<'f, Tc> {
     /// `tstamp`: when the packet is to leave, or when it came, in nanoseconds.
     #[track_caller]
     pub fn timestamp(self) -> Val<'f, u64> {
-        let Operand::Reg(context) = self.context() else {
-            unreachable!("arguments are registers")
-        };
+        let context = self.body.context();
         let word = self.body.load(Size::DW, Base::Reg(context), TSTAMP);
         Val::new(self.body, Operand::Reg(word))
     }
@@ -185,9 +179,7 @@ impl<'f> Function<'f, Tc> {
     /// Sets `tstamp`.
     #[track_caller]
     pub fn set_timestamp(self, nanoseconds: impl IntoVal<'f, u64>) {
-        let Operand::Reg(context) = self.context() else {
-            unreachable!("arguments are registers")
-        };
+        let context = self.body.context();
         let value = nanoseconds.operand(self.body);
         let value = self.in_register(value);
         self.body.store(Size::DW, Base::Reg(context), TSTAMP, value);

@@ -84,6 +84,17 @@ pub enum BuildErrorKind {
         "a value is returned from a main function, or an action from a subprogram: use `ret` there and `return_value` here"
     )]
     WrongReturn,
+    /// A subprogram returns another type than it was declared with.
+    #[error(
+        "this subprogram was declared to return {declared}, and {given} is returned: convert it by `cast`, `to_native` or \
+         `to_be`, or declare what it returns"
+    )]
+    ReturnType {
+        /// The type in the declaration.
+        declared: &'static str,
+        /// The type of the value.
+        given: &'static str,
+    },
     /// A ring buffer record is neither submitted nor discarded on some path.
     #[error(
         "this record can still be open when the program ends: submit or discard it on every path"

@@ -1,6 +1,7 @@
 //! A function under construction: control flow, variables, and what every kind of program may do.
 
 use std::marker::PhantomData;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::error::{BuildError, BuildErrorKind};
 use super::ir::{Base, Body, Operand, Session, Terminator};
@@ -103,6 +104,9 @@ pub fn classifier_for(
     program(target, Tc::KIND, name, write)
 }
 
+/// How many programs were begun: tells one's subprograms from another's. It appears in no program.
+static SESSIONS: AtomicU64 = AtomicU64::new(0);
+
 fn program<K: Kind>(
     target: &Target,
     kind: ProgramKind,
@@ -110,11 +114,12 @@ fn program<K: Kind>(
     write: impl FnOnce(Function<'_, K>),
 ) -> Result<Program, BuildError> {
     let session = std::rc::Rc::new(std::cell::RefCell::new(Session {
+        id: SESSIONS.fetch_add(1, Ordering::Relaxed),
         target: target.clone(),
         kind: Some(kind),
         ..Session::default()
     }));
-    let body = Body::new(std::rc::Rc::clone(&session), true, 1);
+    let body = Body::new(std::rc::Rc::clone(&session), None, 1);
     write(Function::of(&body));
     if let Some(error) = session.borrow_mut().error.take() {
         return Err(error);
@@ -150,10 +155,7 @@ impl<'f, K: Kind> Function<'f, K> {
 
     #[track_caller]
     pub(super) fn context(self) -> Operand {
-        if !self.body.is_main {
-            self.body.fail(BuildErrorKind::NoContext);
-        }
-        Operand::Reg(self.body.arguments[0])
+        Operand::Reg(self.body.context())
     }
 
     /// A constant as a value.
@@ -180,7 +182,7 @@ impl<'f, K: Kind> Function<'f, K> {
     #[track_caller]
     pub fn ret(self, action: impl IntoVal<'f, u32>) {
         let action = action.operand(self.body);
-        if !self.body.is_main {
+        if self.body.returned.is_some() {
             self.body.fail(BuildErrorKind::WrongReturn);
         }
         self.body.end(Terminator::Return(action));

@@ -10,6 +10,7 @@ use std::panic::Location;
 use std::rc::Rc;
 
 use super::error::{BuildError, BuildErrorKind};
+use super::subprogram::Returned;
 use crate::helper::{self, Hook};
 use crate::insn::{AluOp, AtomicOp, EndianKind, JumpOp, Size, Width};
 use crate::program::{Contents, Function, Global, MapDef, MapType, ProgramKind, RODATA};
@@ -200,10 +201,7 @@ pub(super) struct State {
     /// One buffer per size for the keys of map look-ups and one for values, used again by each.
     pub(super) key_buffers: HashMap<(u32, bool), usize>,
     pub(super) conditions: Vec<super::condition::Node>,
-    /// The scopes that the code being written lies in, outermost first.
-    scopes: Vec<u32>,
-    scopes_begun: u32,
-    /// What packet checks have proven, each where it holds.
+    /// What packet checks have proven for the code being written.
     proven: Vec<Proven>,
     current: Option<BlockId>,
     depth: u32,
@@ -213,7 +211,6 @@ pub(super) struct State {
 /// A bounds check that has been passed: `bytes` from `start` lie before `end`.
 #[derive(Clone, Copy, Debug)]
 struct Proven {
-    scope: u32,
     start: Reg,
     end: Reg,
     bytes: u64,
@@ -222,6 +219,8 @@ struct Proven {
 /// What the functions of one program share.
 #[derive(Debug, Default)]
 pub(super) struct Session {
+    /// Unlike that of any other program.
+    pub(super) id: u64,
     pub(super) target: TargetFeatures,
     pub(super) kind: Option<ProgramKind>,
     pub(super) maps: Vec<MapDef>,
@@ -236,27 +235,41 @@ pub(super) struct Session {
 pub struct Body {
     pub(super) state: RefCell<State>,
     pub(super) session: Rc<RefCell<Session>>,
-    pub(super) is_main: bool,
+    /// What a subprogram returns; the main function has none.
+    pub(super) returned: Option<Returned>,
+    /// The context, if the function has it.
+    pub(super) context: Cell<Option<Reg>>,
     /// Stack below the deepest subprogram that it calls.
     pub(super) callee_stack: Cell<u32>,
     /// Whether it has a loop that ends by the kernel's budget.
     pub(super) may_goto: Cell<bool>,
     pub(super) arguments: Vec<Reg>,
+    /// The line that instructions are put down to, if it isn't that of the caller.
+    line: Cell<Option<At>>,
 }
 
 impl Body {
-    pub(super) fn new(session: Rc<RefCell<Session>>, is_main: bool, arguments: usize) -> Body {
+    pub(super) fn new(
+        session: Rc<RefCell<Session>>,
+        returned: Option<Returned>,
+        arguments: usize,
+    ) -> Body {
         let mut body = Body {
             state: RefCell::default(),
             session,
-            is_main,
+            returned,
+            context: Cell::new(None),
             callee_stack: Cell::new(0),
             may_goto: Cell::new(false),
             arguments: Vec::new(),
+            line: Cell::new(None),
         };
         for _ in 0..arguments {
-            let reg = body.fresh(is_main, u64::MAX);
+            let reg = body.fresh(returned.is_none(), u64::MAX);
             body.arguments.push(reg);
+        }
+        if returned.is_none() {
+            body.context.set(body.arguments.first().copied());
         }
         let entry = body.block();
         body.begin(entry);
@@ -274,6 +287,18 @@ impl Body {
             kind,
             line: at.into(),
         });
+    }
+
+    /// The context, or an error if the function hasn't got it.
+    #[track_caller]
+    pub(super) fn context(&self) -> Reg {
+        match self.context.get() {
+            Some(context) => context,
+            None => {
+                self.fail(BuildErrorKind::NoContext);
+                self.fresh(true, u64::MAX)
+            }
+        }
     }
 
     pub(super) fn fresh(&self, pointer: bool, max: u64) -> Reg {
@@ -335,6 +360,14 @@ impl Body {
         state.current = Some(block);
     }
 
+    /// Puts what `f` writes down to the line `at`: closures have lines of their own.
+    pub(super) fn on_line<R>(&self, at: At, f: impl FnOnce() -> R) -> R {
+        let before = self.line.replace(Some(at));
+        let result = f();
+        self.line.set(before);
+        result
+    }
+
     /// Writes `f` as code that runs rarely.
     pub(super) fn coldly<R>(&self, f: impl FnOnce() -> R) -> R {
         self.state.borrow_mut().cold += 1;
@@ -353,37 +386,23 @@ impl Body {
 
     /// Writes `f` as code that may be skipped or run again: what is proven in it holds in it only.
     pub(super) fn scoped<R>(&self, f: impl FnOnce() -> R) -> R {
-        {
-            let state = &mut *self.state.borrow_mut();
-            state.scopes_begun += 1;
-            state.scopes.push(state.scopes_begun);
-        }
+        let before = self.state.borrow().proven.len();
         let result = f();
-        self.state.borrow_mut().scopes.pop();
+        self.state.borrow_mut().proven.truncate(before);
         result
     }
 
     /// Remembers that `bytes` from `start` lie before `end`, from here to the end of the scope.
     pub(super) fn set_proven(&self, start: Reg, end: Reg, bytes: u64) {
-        let state = &mut *self.state.borrow_mut();
-        let scope = state.scopes.last().copied().unwrap_or(0);
-        state.proven.push(Proven {
-            scope,
-            start,
-            end,
-            bytes,
-        });
+        let proven = Proven { start, end, bytes };
+        self.state.borrow_mut().proven.push(proven);
     }
 
     /// Whether a check for so much has been passed wherever this code is reached.
     pub(super) fn is_proven(&self, start: Reg, end: Reg, bytes: u64) -> bool {
         let state = self.state.borrow();
-        let holds = |scope| scope == 0 || state.scopes.contains(&scope);
-        state.proven.iter().any(|proven| {
-            (proven.start, proven.end) == (start, end)
-                && proven.bytes >= bytes
-                && holds(proven.scope)
-        })
+        let mut proven = state.proven.iter();
+        proven.any(|known| (known.start, known.end) == (start, end) && known.bytes >= bytes)
     }
 
     /// The block being written; code after a terminator goes to one that nothing reaches, and is dropped later.
@@ -407,7 +426,7 @@ impl Body {
 
     #[track_caller]
     pub(super) fn emit(&self, op: Op) {
-        let at = Location::caller();
+        let at = self.line.get().unwrap_or(Location::caller());
         let state = &mut *self.state.borrow_mut();
         let block = Body::current(state);
         state.blocks[block].ops.push((op, at));
@@ -415,7 +434,7 @@ impl Body {
 
     #[track_caller]
     pub(super) fn end(&self, terminator: Terminator) {
-        let at = Location::caller();
+        let at = self.line.get().unwrap_or(Location::caller());
         let state = &mut *self.state.borrow_mut();
         let block = Body::current(state);
         state.blocks[block].end = Some((terminator, at));
@@ -584,7 +603,8 @@ impl Body {
         let place = {
             let map = &mut self.session.borrow_mut().maps[number];
             let Contents::Globals(globals) = &mut map.contents else {
-                unreachable!("a section's name is no map's")
+                // A map can't have a section's name, and that error is kept already.
+                return (number, 0);
             };
             match globals.iter().find(|global| global.name == name) {
                 Some(global) => {

@@ -39,9 +39,7 @@ impl<'f, K: Kind> Function<'f, K> {
     /// The packet as it lies now.
     #[track_caller]
     pub fn packet(self) -> Packet<'f> {
-        let Operand::Reg(context) = self.context() else {
-            unreachable!("arguments are registers")
-        };
+        let context = self.body.context();
         let pointer = |offset| {
             let dst = self.body.fresh(true, u64::MAX);
             self.body.emit(Op::Load {
@@ -177,7 +175,7 @@ impl<'f> Packet<'f> {
 #[track_caller]
 pub(super) fn check(body: &Body, branch: impl FnOnce(usize, usize), or_else: impl FnOnce()) {
     let (failed, passed) = (body.coldly(|| body.block()), body.block());
-    branch(passed, failed);
+    body.on_line(std::panic::Location::caller(), || branch(passed, failed));
     body.begin(failed);
     body.coldly(|| body.scoped(or_else));
     if body.falls_through() {

@@ -1,17 +1,46 @@
 //! The author's Rust files, for the text of lines.
 
+use std::ops::Range;
+
 use crate::program::Line;
 
 /// Files by how their names end.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sources {
-    files: Vec<(String, String)>,
+    files: Vec<File>,
+}
+
+#[derive(Clone, Debug)]
+struct File {
+    suffix: String,
+    text: String,
+    /// Where each line lies in `text`, so that none is looked for once per instruction.
+    lines: Vec<Range<usize>>,
+}
+
+impl File {
+    fn new(&(suffix, text): &(&str, &str)) -> File {
+        let mut start = 0;
+        let line = |line: &str| {
+            let begun = start;
+            start += line.len();
+            begun..start
+        };
+        File {
+            suffix: suffix.to_owned(),
+            text: text.to_owned(),
+            lines: text.split_inclusive('\n').map(line).collect(),
+        }
+    }
+
+    fn line(&self, index: usize) -> Option<&str> {
+        self.text.get(self.lines.get(index)?.clone())
+    }
 }
 
 impl Sources {
     pub(crate) fn add(&mut self, files: &[(&str, &str)]) {
-        let owned = |(suffix, text): &(&str, &str)| ((*suffix).to_owned(), (*text).to_owned());
-        self.files.extend(files.iter().map(owned));
+        self.files.extend(files.iter().map(File::new));
     }
 
     /// The text of a line without the white space around it, or `file:line`.
@@ -23,19 +52,18 @@ impl Sources {
     /// The text of a line without the white space around it, if its file is known and the line is not blank.
     pub(crate) fn known(&self, line: &Line) -> Option<String> {
         let index = usize::try_from(line.line).ok()?.checked_sub(1)?;
-        let text = self.file(line.file)?.lines().nth(index)?.trim();
+        let text = self.file(line.file)?.line(index)?.trim();
         (!text.is_empty()).then(|| text.to_owned())
     }
 
     /// The file with the longest matching suffix, so that adding a vaguer one changes nothing.
-    fn file(&self, name: &str) -> Option<&str> {
+    fn file(&self, name: &str) -> Option<&File> {
         let fits = |suffix: &str| {
             let before = name.strip_suffix(suffix);
             before.is_some_and(|before| before.is_empty() || before.ends_with('/'))
         };
-        let fitting = self.files.iter().filter(|(suffix, _)| fits(suffix));
-        let best = fitting.max_by_key(|(suffix, _)| suffix.len());
-        best.map(|(_, text)| text.as_str())
+        let fitting = self.files.iter().filter(|file| fits(&file.suffix));
+        fitting.max_by_key(|file| file.suffix.len())
     }
 }
 

@@ -5,7 +5,7 @@ use bpf_asm::builder::{XDP_PASS, xdp};
 fn main() {
     let mut kept = None;
     let _ = xdp("outer", |f| {
-        let double = f.subprogram("double", |g, [a]| {
+        let double = f.subprogram::<[u64; 1], u64>("double", |g, [a]| {
             kept = Some(a);
             g.return_value(a + a);
         });

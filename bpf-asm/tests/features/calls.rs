@@ -1,6 +1,10 @@
 //! Helpers as methods, and the table of which hook has which.
 
-use bpf_asm::builder::{XDP_ABORTED, XDP_PASS, classifier, xdp};
+use bpf_asm::builder::{
+    Array, Be, Context, Memory, XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_TX, classifier, xdp,
+};
+use bpf_asm::field;
+use bpf_asm::harness::Harness;
 use bpf_asm::helper::{HELPERS, Hook};
 
 use crate::kernel::{Running, is_root, probed};
@@ -72,16 +76,100 @@ fn subprograms_take_arguments_and_return_early() {
         return;
     }
     let program = classifier("calls", |f| {
-        let larger = f.subprogram("larger", |g, [a, b]| {
+        let larger = f.subprogram::<[u64; 2], u64>("larger", |g, [a, b]| {
             g.if_(a.gt(b), || g.return_value(a));
             g.return_value(b);
         });
-        let twice = f.subprogram("twice", |g, [a]| {
+        let twice = f.subprogram::<(u64,), u64>("twice", |g, (a,)| {
             let more = g.call(larger, [a, g.value(3u64)]);
             g.return_value(more * 2u64);
         });
-        let sum = f.call(twice, [f.value(1u64)]) + f.call(twice, [f.len().cast::<u64>()]);
+        let sum = f.call(twice, (f.value(1u64),)) + f.call(twice, (f.len().cast::<u64>(),));
         f.ret(sum.cast::<u32>());
     });
     assert_eq!(Running::new(program.unwrap()).verdict(), 6 + 128);
+}
+
+/// The same in the kernel, where that is allowed, and on the interpreter.
+fn answer(program: bpf_asm::program::Program, packet: &[u8]) -> (u32, Vec<u8>) {
+    let harness = Harness::new([program.clone()]).unwrap();
+    let name = program.main.name.clone();
+    let ours = harness.xdp(&name, packet.to_vec()).unwrap();
+    let ours = (ours.verdict, ours.packet);
+    if is_root() {
+        assert_eq!(Running::new(program).run(packet), ours);
+    }
+    ours
+}
+
+#[test]
+fn arguments_and_results_keep_their_types() {
+    let program = xdp("typed", |f| {
+        // Signed numbers stay negative, bytes stay bytes, and byte orders are the caller's.
+        let sum = f.subprogram::<(i8, i16, i32, i64), i16>("sum", |g, (a, b, c, d)| {
+            let low = a.cast::<i64>() + b.cast::<i64>();
+            g.return_value((low + c.cast::<i64>() + d).cast::<i16>());
+        });
+        let port = f.subprogram::<(Be<u16>, u8), Be<u16>>("port", |g, (port, more)| {
+            let next = port.to_native() + more.cast::<u16>();
+            g.return_value(next.to_be());
+        });
+        let none = f.subprogram::<(), u32>("none", |g, ()| g.return_value(9u32));
+        let arguments = (
+            f.value(-3i8),
+            f.value(-300),
+            f.value(-70_000),
+            f.value(70_001),
+        );
+        let sum = f.call(sum, arguments);
+        let port = f.call(port, (f.value(Be::new(0xffffu16)), f.value(200u8)));
+        let fine =
+            sum.eq(-302i16) & sum.lt(0i16) & port.eq(Be::new(199u16)) & f.call(none, ()).eq(9u32);
+        f.if_(fine, || f.ret(XDP_TX));
+        f.ret(XDP_DROP);
+    });
+    assert_eq!(answer(program.unwrap(), &[0; 64]).0, XDP_TX);
+}
+
+#[test]
+fn pointers_to_stack_and_map_and_the_context_are_arguments() {
+    #[repr(C)]
+    struct Sums {
+        calls: u64,
+        bytes: u64,
+    }
+    const SUMS: Array<Sums> = Array::new("sums", 1);
+    let program = xdp("pointers", |f| {
+        let add = f.subprogram::<(Memory<Sums>, u32), u64>("add", |g, (sums, bytes)| {
+            let calls = sums.load(field!(Sums, calls)) + 1u64;
+            let bytes = sums.load(field!(Sums, bytes)) + bytes.cast::<u64>();
+            sums.store(field!(Sums, calls), calls);
+            sums.store(field!(Sums, bytes), bytes);
+            g.return_value(bytes);
+        });
+        let first = f.subprogram::<(Context, u8), u8>("first", |g, (_, mark)| {
+            let packet = g.packet();
+            let view = packet.view::<[u8; 2]>(0, || g.return_value(0u8));
+            let first = view.element(0).read();
+            view.element(1).write(mark);
+            g.return_value(first);
+        });
+        let here = f.stack::<Sums>();
+        here.store(field!(Sums, calls), 0u64);
+        here.store(field!(Sums, bytes), 0u64);
+        let there = SUMS.lookup(f, 0u32, || f.ret(XDP_ABORTED));
+        let byte = f.call(first, (Context, f.value(0x77u8))).cast::<u32>();
+        f.call(add, (here, byte));
+        f.call(add, (there, byte));
+        let sum = f.call(add, (here, byte));
+        let fine = sum.eq(10u64)
+            & here.load(field!(Sums, calls)).eq(2u64)
+            & there.load(field!(Sums, bytes)).eq(5u64);
+        f.if_(fine, || f.ret(XDP_TX));
+        f.ret(XDP_PASS);
+    });
+    let mut packet = [0; 64];
+    packet[0] = 5;
+    let (verdict, after) = answer(program.unwrap(), &packet);
+    assert_eq!((verdict, after[1]), (XDP_TX, 0x77));
 }

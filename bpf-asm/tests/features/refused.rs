@@ -1,7 +1,7 @@
 //! Misuse: each is an error that names the Rust line, the rule, and what to write instead.
 
 use bpf_asm::builder::{
-    BuildError, BuildErrorKind, Function, Hash, Ptr, Tc, Xdp, classifier, xdp, xdp_for,
+    BuildError, BuildErrorKind, Constant, Function, Hash, Ptr, Tc, Xdp, classifier, xdp, xdp_for,
 };
 use bpf_asm::target::{Answer, Feature, Target};
 
@@ -174,4 +174,49 @@ fn what_a_target_lacks_is_named_before_the_kernel_is_asked() {
     });
     let message = "the target has no helper loop (number 181, since Linux 5.17)";
     expect(result.map(|_| ()), message, r#"loop_callback("body""#);
+}
+
+#[test]
+fn a_subprogram_that_returns_another_type_is_named() {
+    let write = |f: Function<'_, Xdp>| {
+        f.subprogram::<(u8,), u16>("narrow", |g, (byte,)| g.return_value(byte));
+    };
+    let code = r#"f.subprogram::<(u8,), u16>("narrow""#;
+    refused(write, "declared to return u16, and u8 is returned", code);
+}
+
+#[test]
+fn a_subprogram_without_the_context_has_no_packet() {
+    let write = |f: Function<'_, Xdp>| {
+        f.subprogram::<(), u64>("blind", |g, ()| {
+            g.packet();
+            g.return_value(0u64);
+        });
+    };
+    refused(write, "a subprogram has no context", "g.packet();");
+}
+
+#[test]
+fn a_subprogram_of_another_program_is_named() {
+    let mut kept = None;
+    xdp("first", |f| {
+        kept = Some(f.subprogram::<(), u64>("nine", |g, ()| g.return_value(9u64)));
+        f.ret(0u32);
+    })
+    .unwrap();
+    let write = |f: Function<'_, Xdp>| {
+        f.call(kept.unwrap(), ());
+    };
+    refused(write, "belongs to another program", "f.call(kept.unwrap()");
+}
+
+#[test]
+fn a_map_with_a_section_s_name_is_named() {
+    const TABLE: Hash<u32, u64> = Hash::new(".rodata", 1);
+    const LIMIT: Constant<u64> = Constant::new("limit", 9);
+    let write = |f: Function<'_, Xdp>| {
+        TABLE.lookup(f, 1u32, || f.ret(0u32));
+        LIMIT.read(f);
+    };
+    refused(write, "`.rodata` is not a name", "TABLE.lookup(");
 }

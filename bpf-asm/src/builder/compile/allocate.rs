@@ -1,21 +1,20 @@
-//! Register allocation by graph colouring (Chaitin, Briggs): r0 to r9, the rest to the frame.
+//! Register allocation: copies are merged, the rest is coloured (r0 to r9), and what finds no register goes to the frame.
 //!
-//! Copies are merged wherever the two registers are never live with different values. Merging everything may make a
-//! graph that can't be coloured, so that a careful variant is tried too, and the cheaper result taken.
+//! Merging is eager: wherever two registers never hold different values at once. What thereby became too long to find a
+//! register is taken apart again, and its parts get registers one by one where they fit. Liveness is computed once: the
+//! same ranges answer which copies can go, which parts fit, and which register is free at one instruction.
 
 use super::super::ir::BlockId;
-use super::code::{Code, CodeBlock, R, VIRTUAL};
+use super::code::{CodeBlock, R, VIRTUAL};
 use super::graph::Graph;
 use super::liveness::drop_dead;
 use super::lower::Lowered;
-use super::spill::Spiller;
+use super::place::Placed;
+use super::ranges::{Merged, Ranges};
+use super::spill::rewrite;
 
-/// Registers to give out.
-pub(super) const COLOURS: R = 10;
-/// More rounds of spilling than any program needs.
+/// More rounds than any program needs: in each, at least one more instruction gets a register for a moment.
 const ROUNDS: usize = 64;
-/// How often copies are merged and the graph built anew; what a third time would find is hardly anything.
-const MERGES: usize = 2;
 
 /// Code over the machine's registers.
 pub(super) struct Allocated {
@@ -25,92 +24,113 @@ pub(super) struct Allocated {
     pub(super) spills: usize,
 }
 
+/// What is known of the code over virtual registers.
+pub(super) struct Input<'a> {
+    pub(super) blocks: &'a [CodeBlock],
+    pub(super) order: &'a [BlockId],
+    pub(super) ranges: &'a Ranges,
+    pub(super) merged: &'a Merged<'a>,
+    pub(super) names: &'a Names,
+    /// The copies between registers, those that run most often first.
+    pub(super) copies: &'a [(R, R)],
+}
+
+/// The registers that were merged into one, and what the graph calls them.
+pub(super) struct Names {
+    /// By register: itself if it is the machine's, else [`VIRTUAL`] and the number of its node.
+    pub(super) of: Vec<R>,
+    /// By node, the registers that are it: the first stands for the others.
+    pub(super) members: Vec<Vec<R>>,
+}
+
+impl Names {
+    fn new(ranges: &Ranges, merged: &Merged<'_>, registers: usize) -> Names {
+        // A register that doesn't occur is never asked for.
+        let mut of: Vec<R> = (0..VIRTUAL).collect();
+        of.resize(registers, 0);
+        let mut members: Vec<Vec<R>> = Vec::new();
+        for reg in (VIRTUAL..registers as R).filter(|reg| !ranges.of(*reg).is_empty()) {
+            // It is no greater than any that it stands for, so that it has its name already.
+            let first = merged.find(reg);
+            if first == reg {
+                of[reg as usize] = VIRTUAL + members.len() as R;
+                members.push(vec![reg]);
+            } else {
+                of[reg as usize] = of[first as usize];
+                if first >= VIRTUAL {
+                    members[(of[first as usize] - VIRTUAL) as usize].push(reg);
+                }
+            }
+        }
+        Names { of, members }
+    }
+
+    /// The node that a register belongs to, if it isn't the machine's.
+    pub(super) fn node(&self, reg: R) -> Option<usize> {
+        let node = self.of[reg as usize].checked_sub(VIRTUAL)?;
+        Some(node as usize)
+    }
+}
+
 /// Allocates; `None` if there are no registers for what can't be spilled.
 pub(super) fn allocate(lowered: Lowered, buffers: usize) -> Option<Allocated> {
     let Lowered {
-        blocks,
+        mut blocks,
         order,
-        pointers,
+        registers,
     } = lowered;
-    let attempt = |careful| {
-        let work = Work {
-            blocks: blocks.clone(),
-            order: order.clone(),
-            spiller: Spiller::new(buffers, pointers.len()),
-        };
-        work.run(careful)
-    };
-    match attempt(false) {
-        Some(eager) if eager.spills == 0 => Some(eager),
-        Some(eager) => attempt(true)
-            .filter(|careful| cost(careful) < cost(&eager))
-            .or(Some(eager)),
-        None => attempt(true),
+    let live_out = drop_dead(&mut blocks, &order, registers);
+    let ranges = Ranges::new(&blocks, &order, &live_out, registers);
+    let copies = copies(&blocks, &order);
+    let mut merged = Merged::new(&ranges, registers);
+    for &(dst, src) in &copies {
+        let (a, b) = (merged.find(dst), merged.find(src));
+        let (kept, gone) = (a.min(b), a.max(b));
+        if kept != gone && gone >= VIRTUAL {
+            merged.merge(kept, gone);
+        }
     }
-}
-
-fn cost(allocated: &Allocated) -> f64 {
-    let block = |&block: &BlockId| {
-        let block = &allocated.blocks[block];
-        block.weight * block.code.len() as f64
+    let names = Names::new(&ranges, &merged, registers);
+    let input = Input {
+        blocks: &blocks,
+        order: &order,
+        ranges: &ranges,
+        merged: &merged,
+        names: &names,
+        copies: &copies,
     };
-    allocated.order.iter().map(block).sum()
-}
-
-struct Work {
-    blocks: Vec<CodeBlock>,
-    order: Vec<BlockId>,
-    spiller: Spiller,
-}
-
-impl Work {
-    fn run(mut self, careful: bool) -> Option<Allocated> {
-        for round in 0..ROUNDS {
-            drop_dead(&mut self.blocks, &self.order, self.spiller.registers());
-            let mut graph = Graph::build(&self.blocks, &self.order, &self.spiller);
-            // What spilling adds has few copies left.
-            let merges = if round == 0 { MERGES } else { 1 };
-            for _ in 0..merges {
-                if !graph.coalesce(careful) {
-                    break;
+    let mut graph = Graph::new(&input, &live_out);
+    for _ in 0..ROUNDS {
+        let placed = Placed::new(&input, &graph)?;
+        match rewrite(&input, &placed, buffers) {
+            Ok(code) => {
+                for (&block, (code, end)) in order.iter().zip(code) {
+                    (blocks[block].code, blocks[block].end.0) = (code, end);
                 }
-                let Graph { alias, .. } = graph;
-                self.rename(|reg| alias.find(reg));
-                self.spiller.merge(&alias);
-                graph = Graph::build(&self.blocks, &self.order, &self.spiller);
-            }
-            let (colours, uncoloured) = graph.colour()?;
-            if uncoloured.is_empty() {
-                self.rename(|reg| {
-                    if reg < VIRTUAL {
-                        reg
-                    } else {
-                        colours[reg as usize]
-                    }
-                });
-                let (blocks, order) = (self.blocks, self.order);
                 return Some(Allocated {
                     blocks,
                     order,
-                    spills: self.spiller.slots(),
+                    spills: placed.slots,
                 });
             }
-            self.spiller
-                .spill(&mut self.blocks, &self.order, &uncoloured);
-        }
-        None
-    }
-
-    /// Renames registers, and drops the copies that thereby copy nothing.
-    fn rename(&mut self, f: impl Fn(R) -> R) {
-        for &block in &self.order {
-            let block = &mut self.blocks[block];
-            for (code, _) in &mut block.code {
-                code.map(&f);
+            Err(mut crowded) => {
+                crowded.sort_unstable();
+                graph.reserve(&input, &crowded);
             }
-            block.end.0.map(&f);
-            let idle = |code: &Code| code.as_copy().is_some_and(|(dst, src)| dst == src);
-            block.code.retain(|(code, _)| !idle(code));
         }
     }
+    None
+}
+
+/// The copies between registers, those that run most often first.
+fn copies(blocks: &[CodeBlock], order: &[BlockId]) -> Vec<(R, R)> {
+    let mut copies = Vec::new();
+    for &block in order {
+        let weight = blocks[block].weight;
+        for (code, _) in &blocks[block].code {
+            copies.extend(code.as_copy().map(|copy| (weight, copy)));
+        }
+    }
+    copies.sort_by(|a, b| b.0.total_cmp(&a.0));
+    copies.into_iter().map(|(_, copy)| copy).collect()
 }

@@ -1,26 +1,43 @@
 //! Layout: blocks in a row, jumps as offsets, the frame's objects as distances from r10.
 
 use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 
 use super::super::error::BuildErrorKind;
 use super::super::ir::{At, BlockId, Body};
 use super::code::{Callee, Code, CodeBlock, End, Place, R, Src};
 use super::lower::inverse;
+use super::mixed::{BuildMixed, Mixed};
 use crate::insn::{AluOp, Imm64, Insn, Reg, Source, Width};
 use crate::program::{Function, Relocation, Target};
 
 /// Joins blocks that do the same, and goes past those that do nothing.
 pub(super) fn tidy(blocks: &mut [CodeBlock], order: &mut Vec<BlockId>) {
+    // Blocks whose code differs differ in this, mostly.
+    let fingerprint = |block: &CodeBlock| {
+        let mut mixed = Mixed::default();
+        let code = block.code.iter();
+        code.for_each(|(code, _)| code.hash(&mut mixed));
+        mixed.finish()
+    };
+    let fingerprints: Vec<u64> = blocks.iter().map(fingerprint).collect();
     loop {
-        let mut same: HashMap<(Vec<Code>, End), BlockId> = HashMap::new();
+        let mut same: HashMap<(u64, End), BlockId, BuildMixed> = HashMap::default();
         let mut instead: Vec<BlockId> = (0..blocks.len()).collect();
         for (place, &block) in order.iter().enumerate() {
-            let code: Vec<Code> = blocks[block].code.iter().map(|(code, _)| *code).collect();
             let end = blocks[block].end.0;
+            let code = |block: BlockId| blocks[block].code.iter().map(|(code, _)| code);
             match end {
-                End::Jump(to) if code.is_empty() && to != block => instead[block] = to,
+                End::Jump(to) if blocks[block].code.is_empty() && to != block => {
+                    instead[block] = to;
+                }
                 // The entry stays where it is.
-                _ if place > 0 => instead[block] = *same.entry((code, end)).or_insert(block),
+                _ if place > 0 => {
+                    let first = *same.entry((fingerprints[block], end)).or_insert(block);
+                    if first != block && code(first).eq(code(block)) {
+                        instead[block] = first;
+                    }
+                }
                 _ => {}
             }
         }

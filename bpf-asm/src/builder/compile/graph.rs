@@ -1,353 +1,318 @@
-//! Which registers can't share one of the machine's, and which would like to.
+//! Which registers can't share one of the machine's, and a register of the machine for each (Chaitin, Briggs).
 
-use std::collections::HashSet;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashSet};
 
-use super::super::ir::BlockId;
-use super::allocate::COLOURS;
-use super::code::{Code, CodeBlock, R, VIRTUAL};
-use super::liveness::{Live, live_out, walk};
-use super::spill::{Spiller, constants};
+use super::allocate::Input;
+use super::code::{CLOBBERED, Code, R, VIRTUAL};
+use super::liveness::Live;
+use super::mixed::BuildMixed;
+use super::ranges::Interval;
+use super::steps::step;
 
-/// Registers merged into others.
-pub(super) struct Alias(Vec<R>);
+/// Registers to give out.
+pub(super) const COLOURS: R = 10;
 
-impl Alias {
-    pub(super) fn find(&self, mut reg: R) -> R {
-        while self.0[reg as usize] != reg {
-            reg = self.0[reg as usize];
-        }
-        reg
-    }
-}
+/// Registers of the machine, as bits.
+pub(super) type Machine = u16;
 
-/// What interferes with what: pairs for the question, and each virtual register's neighbours in a list.
-struct Edges {
-    pairs: Pairs,
-    of_virtual: Vec<Vec<R>>,
-}
-
-/// Up to so many registers pairs are bits of a matrix (2 MiB at most), beyond that a set: memory stays linear.
-const MATRIX_REGISTERS: usize = 4096;
+/// Up to so many nodes pairs are bits of a matrix (2 MiB at most), beyond that a set: memory stays linear.
+const MATRIX_NODES: usize = 4096;
 
 enum Pairs {
-    Matrix { bits: Vec<u64>, registers: usize },
-    Set(HashSet<u64, BuildHasherDefault<Mixed>>),
+    Matrix { bits: Vec<u64>, nodes: usize },
+    Set(HashSet<u64, BuildMixed>),
 }
 
 impl Pairs {
-    fn new(registers: usize) -> Pairs {
-        if registers > MATRIX_REGISTERS {
-            return Pairs::Set(HashSet::with_capacity_and_hasher(
-                registers * 4,
-                BuildHasherDefault::default(),
-            ));
+    fn new(nodes: usize) -> Pairs {
+        if nodes > MATRIX_NODES {
+            return Pairs::Set(HashSet::default());
         }
-        let bits = vec![0; (registers * registers).div_ceil(64)];
-        Pairs::Matrix { bits, registers }
-    }
-
-    fn place(a: R, b: R, registers: usize) -> (usize, u64) {
-        let (low, high) = if a < b { (a, b) } else { (b, a) };
-        let bit = high as usize * registers + low as usize;
-        (bit / 64, 1 << (bit % 64))
-    }
-
-    fn contain(&self, a: R, b: R) -> bool {
-        match self {
-            Pairs::Matrix { bits, registers } => {
-                let (word, bit) = Pairs::place(a, b, *registers);
-                bits[word] & bit != 0
-            }
-            Pairs::Set(pairs) => pairs.contains(&pair(a, b)),
-        }
+        let bits = vec![0; (nodes * nodes).div_ceil(64)];
+        Pairs::Matrix { bits, nodes }
     }
 
     /// Whether it is new.
-    fn insert(&mut self, a: R, b: R) -> bool {
+    fn insert(&mut self, a: usize, b: usize) -> bool {
+        let (low, high) = if a < b { (a, b) } else { (b, a) };
         match self {
-            Pairs::Matrix { bits, registers } => {
-                let (word, bit) = Pairs::place(a, b, *registers);
-                let is_new = bits[word] & bit == 0;
-                bits[word] |= bit;
+            Pairs::Matrix { bits, nodes } => {
+                let place = high * *nodes + low;
+                let (word, bit) = (&mut bits[place / 64], 1 << (place % 64));
+                let is_new = *word & bit == 0;
+                *word |= bit;
                 is_new
             }
-            Pairs::Set(pairs) => pairs.insert(pair(a, b)),
-        }
-    }
-
-    fn remove(&mut self, a: R, b: R) {
-        match self {
-            Pairs::Matrix { bits, registers } => {
-                let (word, bit) = Pairs::place(a, b, *registers);
-                bits[word] &= !bit;
-            }
-            Pairs::Set(pairs) => {
-                pairs.remove(&pair(a, b));
-            }
+            Pairs::Set(pairs) => pairs.insert((high as u64) << 32 | low as u64),
         }
     }
 }
 
-/// Hashes a pair of registers: a multiplication spreads it over the upper bits, which are then brought down.
-#[derive(Default)]
-struct Mixed(u64);
+/// A virtual register, or several that were merged.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Node {
+    /// The nodes that it can't share a register with.
+    neighbours: Vec<u32>,
+    /// The machine's registers that it can't have.
+    blocked: Machine,
+    /// What spilling it costs: its reads and writes, weighed.
+    pub(super) cost: f64,
+    /// How often it is written.
+    writes: u32,
+    /// What writes it, if that reads nothing.
+    constant: Option<Code>,
+    /// What it would like to share a register with: names, the dearest copy first.
+    partners: Vec<R>,
+}
 
-impl Hasher for Mixed {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(self.0 ^ u64::from(*byte));
-        }
-    }
-
-    fn write_u64(&mut self, pair: u64) {
-        let product = pair.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.0 = product ^ product >> 32;
+impl Node {
+    /// What computes it anywhere, if it is written in one place only and from nothing.
+    pub(super) fn constant(&self) -> Option<Code> {
+        self.constant.filter(|_| self.writes == 1)
     }
 }
 
-const fn pair(a: R, b: R) -> u64 {
-    let (low, high) = if a < b { (a, b) } else { (b, a) };
-    (high as u64) << 32 | low as u64
-}
-
-impl Edges {
-    fn new(registers: usize) -> Edges {
-        Edges {
-            pairs: Pairs::new(registers),
-            of_virtual: vec![Vec::new(); registers],
-        }
-    }
-
-    fn contain(&self, a: R, b: R) -> bool {
-        self.pairs.contain(a, b)
-    }
-
-    /// Whether it is new.
-    fn insert(&mut self, a: R, b: R) -> bool {
-        let is_new = self.pairs.insert(a, b);
-        if is_new {
-            for (a, b) in [(a, b), (b, a)] {
-                if a >= VIRTUAL {
-                    self.of_virtual[a as usize].push(b);
-                }
-            }
-        }
-        is_new
-    }
-
-    /// Takes a virtual register out; its neighbours.
-    fn remove(&mut self, gone: R) -> Vec<R> {
-        let neighbours = std::mem::take(&mut self.of_virtual[gone as usize]);
-        for &neighbour in &neighbours {
-            self.pairs.remove(gone, neighbour);
-            if neighbour >= VIRTUAL {
-                let list = &mut self.of_virtual[neighbour as usize];
-                if let Some(place) = list.iter().position(|reg| *reg == gone) {
-                    list.swap_remove(place);
-                }
-            }
-        }
-        neighbours
-    }
-
-    /// The neighbours of a virtual register.
-    fn of(&self, reg: R) -> &[R] {
-        &self.of_virtual[reg as usize]
-    }
-}
-
-/// The interference graph.
+/// The interference graph. Its registers are named by themselves if they are the machine's, and a node by [`VIRTUAL`] and
+/// its number.
 pub(super) struct Graph {
-    edges: Edges,
-    degree: Vec<usize>,
-    /// Copies, the heaviest first.
-    copies: Vec<(R, R)>,
-    /// What spilling a register costs; infinite where it would gain nothing.
-    cost: Vec<f64>,
-    present: Vec<bool>,
-    pub(super) alias: Alias,
+    /// Those of the code, then those for a moment.
+    pub(super) nodes: Vec<Node>,
+    /// The moments at which a register was asked for, and none was free.
+    pub(super) moments: Vec<Interval>,
+    pairs: Pairs,
 }
 
 impl Graph {
-    pub(super) fn build(blocks: &[CodeBlock], order: &[BlockId], spiller: &Spiller) -> Graph {
-        let registers = spiller.registers();
+    /// The graph of the code with its registers merged.
+    pub(super) fn new(input: &Input<'_>, live_out: &[Vec<R>]) -> Graph {
+        let nodes = input.names.members.len();
         let mut graph = Graph {
-            edges: Edges::new(registers),
-            degree: vec![0; registers],
-            copies: Vec::new(),
-            cost: vec![0.0; registers],
-            present: vec![false; registers],
-            alias: Alias((0..registers as R).collect()),
+            nodes: vec![Node::default(); nodes],
+            moments: Vec::new(),
+            pairs: Pairs::new(nodes),
         };
-        let live_out = live_out(blocks, order, registers);
-        let mut live = Live::new(registers);
-        let mut copies = Vec::new();
-        for &number in order {
-            let block = &blocks[number];
-            live.set(&live_out[number]);
-            walk(block, &mut live, |at, live| {
-                let code = &block.code[at].0;
-                let copied = code.as_copy();
-                code.defs(|dst| {
-                    for other in live.iter() {
-                        if other != dst && copied != Some((dst, other)) {
-                            graph.connect(dst, other);
-                        }
-                    }
-                });
+        let mut live = Live::new(VIRTUAL as usize + nodes);
+        let name = |reg: R| input.names.of[reg as usize];
+        for &number in input.order {
+            let block = &input.blocks[number];
+            live.set(live_out[number].iter().map(|reg| name(*reg)));
+            block.end.0.uses(|reg| {
+                graph.weigh(name(reg), block.weight);
+                live.insert(name(reg));
             });
-            for (code, _) in &block.code {
-                graph.count(code, block.weight);
-                if let Some((dst, src)) = code.as_copy() {
-                    copies.push((block.weight, dst, src));
+            for (code, _) in block.code.iter().rev() {
+                graph.code(code, name, &mut live, block.weight);
+            }
+        }
+        for &(dst, src) in input.copies {
+            let (dst, src) = (name(dst), name(src));
+            for (one, other) in [(dst, src), (src, dst)] {
+                if one != other && one >= VIRTUAL {
+                    graph.node(one).partners.push(other);
                 }
             }
-            block.end.0.uses(|reg| graph.weigh(reg, block.weight));
         }
-        copies.sort_by(|a, b| b.0.total_cmp(&a.0));
-        graph.copies = copies.into_iter().map(|(_, dst, src)| (dst, src)).collect();
-        let constants = constants(blocks, order, registers);
-        for (cost, constant) in graph.cost.iter_mut().zip(&constants).skip(VIRTUAL as usize) {
-            if constant.is_some() {
-                *cost *= 0.3;
+        for node in &mut graph.nodes {
+            if node.constant().is_some() {
+                node.cost *= 0.3;
             }
-        }
-        for reg in (VIRTUAL..registers as R).filter(|&reg| spiller.is_short(reg)) {
-            graph.cost[reg as usize] = f64::INFINITY;
         }
         graph
     }
 
-    fn count(&mut self, code: &Code, weight: f64) {
-        code.uses(|reg| self.weigh(reg, weight));
-        code.defs(|reg| self.weigh(reg, weight));
+    fn node(&mut self, name: R) -> &mut Node {
+        &mut self.nodes[(name - VIRTUAL) as usize]
     }
 
-    fn weigh(&mut self, reg: R, weight: f64) {
-        self.cost[reg as usize] += weight;
-        self.present[reg as usize] = true;
+    fn weigh(&mut self, name: R, weight: f64) {
+        if name >= VIRTUAL {
+            self.node(name).cost += weight;
+        }
+    }
+
+    /// Adds what an instruction writes while other registers are live.
+    fn code(&mut self, code: &Code, name: impl Fn(R) -> R, live: &mut Live, weight: f64) {
+        if let Code::Call { .. } = code {
+            CLOBBERED.for_each(|reg| live.remove(reg));
+            for other in live.iter().filter(|other| *other >= VIRTUAL) {
+                self.node(other).blocked |= (1 << CLOBBERED.end) - 1;
+            }
+        } else if let Some(dst) = code.def() {
+            let dst = name(dst);
+            let copied = code.as_copy().map(|(_, src)| name(src));
+            if copied == Some(dst) {
+                return;
+            }
+            live.remove(dst);
+            for other in live.iter().filter(|other| copied != Some(*other)) {
+                self.connect(dst, other);
+            }
+            if dst >= VIRTUAL {
+                let node = self.node(dst);
+                node.cost += weight;
+                node.writes += 1;
+                node.constant = code.is_constant().then_some(*code);
+            }
+        }
+        code.uses(|reg| {
+            self.weigh(name(reg), weight);
+            live.insert(name(reg));
+        });
     }
 
     fn connect(&mut self, a: R, b: R) {
-        if a == b || (a < VIRTUAL && b < VIRTUAL) || !self.edges.insert(a, b) {
-            return;
-        }
-        self.degree[a as usize] += 1;
-        self.degree[b as usize] += 1;
-    }
-
-    /// Merges the registers of copies where they don't interfere; whether there were any. Careful: only where the
-    /// result is as easy to colour as before.
-    pub(super) fn coalesce(&mut self, careful: bool) -> bool {
-        let mut any = false;
-        for (dst, src) in self.copies.clone() {
-            let (a, b) = (self.alias.find(dst), self.alias.find(src));
-            let (kept, gone) = (a.min(b), a.max(b));
-            if kept == gone || gone < VIRTUAL || self.edges.contain(kept, gone) {
-                continue;
-            }
-            if careful && !self.is_harmless(kept, gone) {
-                continue;
-            }
-            any = true;
-            for neighbour in self.edges.remove(gone) {
-                self.degree[neighbour as usize] -= 1;
-                self.connect(kept, neighbour);
-            }
-            self.alias.0[gone as usize] = kept;
-        }
-        any
-    }
-
-    /// The test of George for a register of the machine, that of Briggs for a virtual one.
-    fn is_harmless(&self, kept: R, gone: R) -> bool {
-        let colours = COLOURS as usize;
-        let heavy = |reg: R| reg < VIRTUAL || self.degree[reg as usize] >= colours;
-        let theirs = self.edges.of(gone).iter().copied();
-        if kept < VIRTUAL {
-            return theirs
-                .into_iter()
-                .all(|reg| !heavy(reg) || reg < VIRTUAL || self.edges.contain(kept, reg));
-        }
-        let mine = self.edges.of(kept).iter().copied();
-        let others = theirs.filter(|reg| !self.edges.contain(kept, *reg));
-        mine.chain(others).filter(|reg| heavy(*reg)).count() < colours
-    }
-
-    /// A colour for each register, and the registers for which there was none. `None` if such a one can't be spilled.
-    pub(super) fn colour(&self) -> Option<(Vec<R>, Vec<R>)> {
-        let registers = self.degree.len();
-        let mut colours: Vec<R> = (0..registers as R).collect();
-        let mut done = vec![false; registers];
-        // What each would like to share a register with, the dearest copy first.
-        let mut partners: Vec<Vec<R>> = vec![Vec::new(); registers];
-        for &(dst, src) in &self.copies {
-            partners[dst as usize].push(src);
-            partners[src as usize].push(dst);
-        }
-        let mut uncoloured = Vec::new();
-        for reg in self.simplified().into_iter().rev() {
-            let mut taken = [false; COLOURS as usize];
-            for &other in self.edges.of(reg) {
-                if (other < VIRTUAL || done[other as usize]) && colours[other as usize] < COLOURS {
-                    taken[colours[other as usize] as usize] = true;
+        step(1);
+        match (a.checked_sub(VIRTUAL), b.checked_sub(VIRTUAL)) {
+            (Some(a), Some(b)) => {
+                if self.pairs.insert(a as usize, b as usize) {
+                    self.nodes[a as usize].neighbours.push(b);
+                    self.nodes[b as usize].neighbours.push(a);
                 }
             }
-            let free = |colour: &R| *colour < COLOURS && !taken[*colour as usize];
-            let is_placed = |other: &&R| **other < VIRTUAL || done[**other as usize];
-            let wanted = partners[reg as usize].iter().filter(is_placed);
-            let wanted = wanted.map(|other| colours[*other as usize]);
-            match wanted.chain(0..COLOURS).find(free) {
-                Some(colour) => {
-                    colours[reg as usize] = colour;
-                    done[reg as usize] = true;
-                }
-                None if self.cost[reg as usize].is_infinite() => return None,
-                None => uncoloured.push(reg),
-            }
+            (Some(node), None) => self.nodes[node as usize].blocked |= 1 << b,
+            (None, Some(node)) => self.nodes[node as usize].blocked |= 1 << a,
+            (None, None) => {}
         }
-        Some((colours, uncoloured))
     }
 
-    /// The order in which to take registers out: those that can always be coloured first, else the cheapest to spill.
-    fn simplified(&self) -> Vec<R> {
-        let easy = |degree: usize| degree < COLOURS as usize;
-        let mut degree = self.degree.clone();
-        let registers = (VIRTUAL..self.degree.len() as R).filter(|reg| self.present[*reg as usize]);
-        let mut left: Vec<R> = registers.collect();
-        let all = left.len();
-        let mut stack = Vec::with_capacity(all);
-        let mut gone = vec![false; self.degree.len()];
-        let mut next: Vec<R> = left.iter().rev().copied().collect();
-        next.retain(|reg| easy(degree[*reg as usize]));
-        while stack.len() < all {
-            let reg = next.pop().or_else(|| {
-                left.retain(|reg| !gone[*reg as usize]);
-                let price = |reg: R| self.cost[reg as usize] / degree[reg as usize].max(1) as f64;
-                let prices = left.iter().copied().map(|reg| (price(reg), reg));
-                Some(prices.min_by(|a, b| a.0.total_cmp(&b.0))?.1)
+    /// Adds a node for each of these moments that needs a register there, whatever it costs. They are in order, and none is
+    /// longer than two points.
+    pub(super) fn reserve(&mut self, input: &Input<'_>, moments: &[Interval]) {
+        let first = self.nodes.len();
+        let node = Node {
+            cost: f64::INFINITY,
+            ..Node::default()
+        };
+        self.nodes.resize(first + moments.len(), node);
+        let known = std::mem::take(&mut self.moments);
+        let all = known.iter().copied().chain(moments.iter().copied());
+        let nodes = input.names.members.len();
+        for reg in 0..COLOURS {
+            for at in meeting(input.merged.of(reg).live(), moments) {
+                self.nodes[first + at].blocked |= 1 << reg;
+            }
+        }
+        for (node, members) in input.names.members.iter().enumerate() {
+            for at in meeting(input.merged.of(members[0]).live(), moments) {
+                self.join(node, first + at);
+            }
+        }
+        for (other, moment) in all.clone().enumerate() {
+            for at in meeting(&[moment], moments) {
+                // Of two new ones, each meets the other.
+                if nodes + other < first + at {
+                    self.join(nodes + other, first + at);
+                }
+            }
+        }
+        self.moments = all.collect();
+    }
+
+    fn join(&mut self, a: usize, b: usize) {
+        step(1);
+        self.nodes[a].neighbours.push(b as u32);
+        self.nodes[b].neighbours.push(a as u32);
+    }
+
+    /// A register of the machine for each node; none where there are too few.
+    pub(super) fn colour(&self) -> Vec<Option<R>> {
+        let mut colours: Vec<Option<R>> = vec![None; self.nodes.len()];
+        for number in self.simplified().into_iter().rev() {
+            let node = &self.nodes[number as usize];
+            step(node.neighbours.len());
+            let mut taken = node.blocked;
+            for other in &node.neighbours {
+                if let Some(colour) = colours[*other as usize] {
+                    taken |= 1 << colour;
+                }
+            }
+            let free = |colour: &R| *colour < COLOURS && taken & 1 << *colour == 0;
+            let wanted = node.partners.iter().filter_map(|partner| {
+                partner
+                    .checked_sub(VIRTUAL)
+                    .map_or(Some(*partner), |partner| colours[partner as usize])
             });
-            let Some(reg) = reg else {
-                break;
+            colours[number as usize] = wanted.chain(0..COLOURS).find(free);
+        }
+        colours
+    }
+
+    /// The order in which to take nodes out: those that can always be coloured first, else the cheapest to spill.
+    fn simplified(&self) -> Vec<u32> {
+        let mut gone = vec![false; self.nodes.len()];
+        let degree = |node: &Node| node.blocked.count_ones() + node.neighbours.len() as u32;
+        let mut degree: Vec<u32> = self.nodes.iter().map(degree).collect();
+        let price = |node: u32, degree: u32| {
+            let price = self.nodes[node as usize].cost / f64::from(degree.max(1));
+            Reverse((Price(price), node))
+        };
+        let all = 0..self.nodes.len() as u32;
+        let (mut easy, hard): (Vec<u32>, Vec<u32>) =
+            all.partition(|node| degree[*node as usize] < COLOURS);
+        easy.reverse();
+        // Prices rise as neighbours go: one that is out of date is too low, and put back.
+        let prices = hard.iter().map(|&node| price(node, degree[node as usize]));
+        let mut hard: BinaryHeap<_> = prices.collect();
+        let mut stack = Vec::with_capacity(easy.len() + hard.len());
+        loop {
+            let node = match easy.pop() {
+                Some(node) => node,
+                None => {
+                    let Some(cheapest) = hard.pop() else {
+                        return stack;
+                    };
+                    let Reverse((_, node)) = cheapest;
+                    if gone[node as usize] {
+                        continue;
+                    }
+                    let now = price(node, degree[node as usize]);
+                    if now < cheapest {
+                        hard.push(now);
+                        continue;
+                    }
+                    node
+                }
             };
-            if std::mem::replace(&mut gone[reg as usize], true) {
+            if std::mem::replace(&mut gone[node as usize], true) {
                 continue;
             }
-            for &other in self.edges.of(reg) {
-                if !gone[other as usize] {
-                    degree[other as usize] -= 1;
-                    if other >= VIRTUAL && degree[other as usize] + 1 == COLOURS as usize {
-                        next.push(other);
-                    }
+            stack.push(node);
+            for &other in &self.nodes[node as usize].neighbours {
+                degree[other as usize] = degree[other as usize].saturating_sub(1);
+                if !gone[other as usize] && degree[other as usize] + 1 == COLOURS {
+                    easy.push(other);
                 }
             }
-            stack.push(reg);
         }
-        stack
+    }
+}
+
+/// The numbers of the moments that share a point with these intervals.
+fn meeting(live: &[Interval], moments: &[Interval]) -> impl Iterator<Item = usize> {
+    let each = |&(start, end): &Interval| {
+        // A moment that began one point before may last.
+        let first = moments.partition_point(|moment| moment.0 + 1 < start);
+        let near = moments[first..].iter().take_while(move |at| at.0 < end);
+        (first..).zip(near).filter(move |(_, at)| at.1 > start)
+    };
+    live.iter().flat_map(each).map(|(number, _)| number)
+}
+
+/// A price that can be compared.
+#[derive(Clone, Copy, PartialEq)]
+struct Price(f64);
+
+impl Eq for Price {}
+
+impl Ord for Price {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.total_cmp(&other.0)
+    }
+}
+
+impl PartialOrd for Price {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
     }
 }

@@ -1,10 +1,11 @@
 //! Which registers hold a value that is still wanted, by block.
 //!
-//! Most registers live in one block alone. Only the others get a bit in each block's sets, so that memory stays linear in
-//! the size of the program.
+//! Most registers live in one block alone. For the others, one at a time, the blocks before each read are gone through
+//! backward up to those that write it: work and memory are what the answer has in it.
 
 use super::super::ir::BlockId;
 use super::code::{CodeBlock, R};
+use super::steps::step;
 
 /// A set of registers that is cheap to walk through and to clear, however many registers there are.
 #[derive(Clone, Debug)]
@@ -48,145 +49,156 @@ impl Live {
     }
 
     /// Makes it hold these and no others.
-    pub(super) fn set(&mut self, members: &[R]) {
+    pub(super) fn set(&mut self, members: impl IntoIterator<Item = R>) {
         self.members.clear();
-        members.iter().for_each(|reg| self.insert(*reg));
+        members.into_iter().for_each(|reg| self.insert(reg));
     }
 }
 
-/// Bits for the registers that live in more than one block.
-type Bits = Vec<u64>;
+/// The blocks that go on to each block, in one list.
+struct Predecessors {
+    starts: Vec<usize>,
+    blocks: Vec<BlockId>,
+}
+
+impl Predecessors {
+    fn new(blocks: &[CodeBlock], order: &[BlockId]) -> Predecessors {
+        let mut starts = vec![0; blocks.len() + 1];
+        let edges = |f: &mut dyn FnMut(BlockId, BlockId)| {
+            for &from in order {
+                blocks[from].end.0.targets().for_each(|to| f(from, to));
+            }
+        };
+        edges(&mut |_, to| starts[to + 1] += 1);
+        for block in 0..blocks.len() {
+            starts[block + 1] += starts[block];
+        }
+        let mut free = starts.clone();
+        let mut all = vec![0; starts[blocks.len()]];
+        edges(&mut |from, to| {
+            all[free[to]] = from;
+            free[to] += 1;
+        });
+        Predecessors {
+            starts,
+            blocks: all,
+        }
+    }
+
+    fn of(&self, block: BlockId) -> &[BlockId] {
+        &self.blocks[self.starts[block]..self.starts[block + 1]]
+    }
+}
 
 /// For each block, what is live where it ends.
 pub(super) fn live_out(blocks: &[CodeBlock], order: &[BlockId], registers: usize) -> Vec<Vec<R>> {
-    // The block that has written a register last, as it is looked through.
-    let mut writers = vec![BlockId::MAX; registers];
-    let exposed: Vec<(BlockId, Vec<R>, Vec<R>)> = order
+    let [mut reads, mut writes] = read_and_written(blocks, order, registers);
+    reads.sort_unstable();
+    let mut crosses = vec![false; registers];
+    reads
         .iter()
-        .map(|&block| {
-            let (read, written) = read_and_written(block, &blocks[block], &mut writers);
-            (block, read, written)
-        })
-        .collect();
-    // A number for each register that some block reads before it writes it.
-    let mut numbers: Vec<Option<u32>> = vec![None; registers];
-    let mut crossing: Vec<R> = Vec::new();
-    for &reg in exposed.iter().flat_map(|(_, read, _)| read) {
-        numbers[reg as usize].get_or_insert_with(|| {
-            crossing.push(reg);
-            crossing.len() as u32 - 1
-        });
-    }
-    let words = crossing.len().div_ceil(64);
-    let bits = |regs: &[R]| {
-        let mut bits: Bits = vec![0; words];
-        for number in regs.iter().filter_map(|reg| numbers[*reg as usize]) {
-            bits[number as usize / 64] |= 1 << (number % 64);
+        .for_each(|read| crosses[read.0 as usize] = true);
+    writes.retain(|write| crosses[write.0 as usize]);
+    writes.sort_unstable();
+    let predecessors = Predecessors::new(blocks, order);
+    let mut out = vec![Vec::new(); blocks.len()];
+    // The last register that was found to be live at a block's begin, at its end, and written in it.
+    let [mut begins, mut ends, mut written] = [(); 3].map(|()| vec![R::MAX; blocks.len()]);
+    let mut writes = writes.into_iter().peekable();
+    let mut next: Vec<BlockId> = Vec::new();
+    for reads in reads.chunk_by(|a, b| a.0 == b.0) {
+        let reg = reads[0].0;
+        while let Some((_, block)) = writes.next_if(|write| write.0 <= reg) {
+            written[block] = reg;
         }
-        bits
-    };
-    let mut live_in: Vec<Bits> = vec![Bits::new(); blocks.len()];
-    let mut out: Vec<Bits> = vec![Bits::new(); blocks.len()];
-    let mut kept: Vec<Bits> = vec![Bits::new(); blocks.len()];
-    for (block, read, written) in &exposed {
-        live_in[*block] = bits(read);
-        kept[*block] = bits(written).iter().map(|word| !word).collect();
-        out[*block] = vec![0; words];
-    }
-    let mut changed = true;
-    while changed {
-        changed = false;
-        for &block in order.iter().rev() {
-            for target in blocks[block].end.0.targets() {
-                let (to, from) = (&mut out[block], &live_in[target]);
-                to.iter_mut().zip(from).for_each(|(to, from)| *to |= from);
-            }
-            let through = out[block]
-                .iter()
-                .zip(&kept[block])
-                .map(|(out, kept)| out & kept);
-            for (word, through) in live_in[block].iter_mut().zip(through) {
-                changed |= through & !*word != 0;
-                *word |= through;
+        for &(_, block) in reads {
+            begins[block] = reg;
+            next.push(block);
+        }
+        while let Some(block) = next.pop() {
+            for &before in predecessors.of(block) {
+                if std::mem::replace(&mut ends[before], reg) == reg {
+                    continue;
+                }
+                out[before].push(reg);
+                step(1);
+                if written[before] != reg && std::mem::replace(&mut begins[before], reg) != reg {
+                    next.push(before);
+                }
             }
         }
     }
-    out.iter().map(|bits| members(bits, &crossing)).collect()
+    out
 }
 
-fn members(bits: &[u64], crossing: &[R]) -> Vec<R> {
-    let mut members = Vec::new();
-    for (word, &bits) in bits.iter().enumerate() {
-        let mut bits = bits;
-        while bits != 0 {
-            members.push(crossing[word * 64 + bits.trailing_zeros() as usize]);
-            bits &= bits - 1;
+/// A register, and a block that reads or writes it.
+type Place = (R, BlockId);
+
+/// What each block reads of what was there before it, and what each block writes, once.
+fn read_and_written(blocks: &[CodeBlock], order: &[BlockId], registers: usize) -> [Vec<Place>; 2] {
+    let (mut reads, mut writes) = (Vec::new(), Vec::new());
+    // The last block that read each register as it found it, and the last that wrote it.
+    let [mut reader, mut writer] = [(); 2].map(|()| vec![BlockId::MAX; registers]);
+    for &number in order {
+        let block = &blocks[number];
+        for (code, _) in &block.code {
+            code.uses(|reg| read(reg, number, &mut reader, &writer, &mut reads));
+            code.defs(|reg| {
+                if std::mem::replace(&mut writer[reg as usize], number) != number {
+                    writes.push((reg, number));
+                }
+            });
         }
+        let end = block.end.0;
+        end.uses(|reg| read(reg, number, &mut reader, &writer, &mut reads));
     }
-    members
+    [reads, writes]
 }
 
-/// What a block reads of what was there before it, and what it writes. A register may be named more than once.
-fn read_and_written(
-    number: BlockId,
-    block: &CodeBlock,
-    writers: &mut [BlockId],
-) -> (Vec<R>, Vec<R>) {
-    let (mut read, mut written): (Vec<R>, Vec<R>) = Default::default();
-    for (code, _) in &block.code {
-        code.uses(|reg| {
-            if writers[reg as usize] != number {
-                read.push(reg);
-            }
-        });
-        code.defs(|reg| {
-            if std::mem::replace(&mut writers[reg as usize], number) != number {
-                written.push(reg);
-            }
-        });
-    }
-    block.end.0.uses(|reg| {
-        if writers[reg as usize] != number {
-            read.push(reg);
-        }
-    });
-    (read, written)
-}
-
-/// Goes backward through a block; `visit` gets each instruction's index with what is live after it.
-pub(super) fn walk(block: &CodeBlock, live: &mut Live, mut visit: impl FnMut(usize, &Live)) {
-    block.end.0.uses(|reg| live.insert(reg));
-    for (at, (code, _)) in block.code.iter().enumerate().rev() {
-        visit(at, live);
-        code.defs(|reg| live.remove(reg));
-        code.uses(|reg| live.insert(reg));
+fn read(
+    reg: R,
+    block: BlockId,
+    reader: &mut [BlockId],
+    writer: &[BlockId],
+    reads: &mut Vec<Place>,
+) {
+    if writer[reg as usize] != block && std::mem::replace(&mut reader[reg as usize], block) != block
+    {
+        reads.push((reg, block));
     }
 }
 
-/// Drops instructions whose only effect is a value that nobody wants.
-pub(super) fn drop_dead(blocks: &mut [CodeBlock], order: &[BlockId], registers: usize) {
+/// Drops instructions whose only effect is a value that nobody wants; what is live where the blocks end.
+pub(super) fn drop_dead(
+    blocks: &mut [CodeBlock],
+    order: &[BlockId],
+    registers: usize,
+) -> Vec<Vec<R>> {
     let mut live = Live::new(registers);
+    let mut wanted = Vec::new();
     loop {
         let live_out = live_out(blocks, order, registers);
         let mut dropped = false;
         for &block in order {
-            live.set(&live_out[block]);
+            live.set(live_out[block].iter().copied());
             blocks[block].end.0.uses(|reg| live.insert(reg));
-            let mut wanted = vec![true; blocks[block].code.len()];
-            for (at, (code, _)) in blocks[block].code.iter().enumerate().rev() {
-                if code.is_pure() && code.def().is_some_and(|dst| !live.contains(dst)) {
-                    wanted[at] = false;
-                    dropped = true;
-                    continue;
+            wanted.clear();
+            step(blocks[block].code.len());
+            for (code, _) in blocks[block].code.iter().rev() {
+                let is_wanted = !code.is_pure() || code.def().is_none_or(|dst| live.contains(dst));
+                wanted.push(is_wanted);
+                if is_wanted {
+                    code.defs(|reg| live.remove(reg));
+                    code.uses(|reg| live.insert(reg));
                 }
-                code.defs(|reg| live.remove(reg));
-                code.uses(|reg| live.insert(reg));
             }
-            let mut wanted = wanted.into_iter();
-            blocks[block].code.retain(|_| wanted.next().unwrap_or(true));
+            if wanted.contains(&false) {
+                dropped = true;
+                blocks[block].code.retain(|_| wanted.pop().unwrap_or(true));
+            }
         }
         if !dropped {
-            return;
+            return live_out;
         }
     }
 }

@@ -13,12 +13,12 @@ use crate::target::Feature;
 pub(super) struct Lowered {
     pub(super) blocks: Vec<CodeBlock>,
     pub(super) order: Vec<BlockId>,
-    /// For each register from [`VIRTUAL`] on, whether it holds a pointer.
-    pub(super) pointers: Vec<bool>,
+    /// How many registers there are, the machine's included.
+    pub(super) registers: usize,
 }
 
 struct Lowering {
-    pointers: Vec<bool>,
+    registers: usize,
     uses: Vec<u32>,
     code: Vec<(Code, At)>,
     at: At,
@@ -49,18 +49,11 @@ pub(super) fn reachable(blocks: &[Block], begun: &[BlockId]) -> Vec<BlockId> {
 }
 
 pub(super) fn lower(body: &Body, blocks: &[Block], order: Vec<BlockId>) -> Lowered {
-    let pointers = body
-        .state
-        .borrow()
-        .regs
-        .iter()
-        .map(|info| info.pointer)
-        .collect();
-    let uses = vec![0; body.state.borrow().regs.len()];
+    let virtual_registers = body.state.borrow().regs.len();
     let at = std::panic::Location::caller();
     let mut lowering = Lowering {
-        pointers,
-        uses,
+        registers: VIRTUAL as usize + virtual_registers,
+        uses: vec![0; virtual_registers],
         code: Vec::new(),
         at,
         sign_extends: body.session.borrow().target.has(Feature::SignExtendingMove),
@@ -102,7 +95,7 @@ pub(super) fn lower(body: &Body, blocks: &[Block], order: Vec<BlockId>) -> Lower
     Lowered {
         blocks: lowered,
         order,
-        pointers: lowering.pointers,
+        registers: lowering.registers,
     }
 }
 
@@ -154,8 +147,8 @@ impl Lowering {
     }
 
     fn temporary(&mut self) -> R {
-        self.pointers.push(false);
-        VIRTUAL + R::try_from(self.pointers.len() - 1).unwrap_or(R::MAX - VIRTUAL)
+        self.registers += 1;
+        R::try_from(self.registers - 1).unwrap_or(R::MAX - 1)
     }
 
     fn copy(&mut self, dst: R, src: R) {

@@ -1,187 +1,252 @@
-//! Values that find no register: kept in 8-byte slots of the frame, constants computed anew.
+//! Code over the machine's registers: values without one are loaded before they are read and stored after they are written.
 //!
-//! Each has a slot of its own, since the verifier takes a slot that holds a pointer on one path and a number on
-//! another for neither. Whole registers are stored, so that it still knows pointers and bounds when they come back.
+//! Whole registers are stored, so that the verifier still knows pointers and bounds when they come back. A value that was
+//! loaded or stored a moment ago is read from the register that it is in still.
 
-use std::collections::HashMap;
+use super::super::ir::At;
+use super::allocate::Input;
+use super::code::{Code, CodeBlock, End, Place, R, Src, VIRTUAL};
+use super::graph::{COLOURS, Machine};
+use super::place::{Home, Placed};
+use super::ranges::Interval;
+use super::steps::step;
+use crate::insn::{AluOp, Size, Width};
 
-use super::super::ir::{At, BlockId};
-use super::code::{Code, CodeBlock, Place, R, Src, VIRTUAL};
-use super::graph::Alias;
-use crate::insn::Size;
+/// The code and the end of a block.
+pub(super) type Rewritten = (Vec<(Code, At)>, End);
 
-/// What becomes of a value without a register.
-#[derive(Clone, Copy)]
-enum Home {
-    Slot(usize),
-    Constant(Code),
+/// The code and the end of each block, in order; or the moments at which no register is free.
+pub(super) fn rewrite(
+    input: &Input<'_>,
+    placed: &Placed,
+    buffers: usize,
+) -> Result<Vec<Rewritten>, Vec<Interval>> {
+    let mut rewriter = Rewriter {
+        placed,
+        buffers,
+        held: Vec::new(),
+        out: Vec::new(),
+        crowded: Vec::new(),
+    };
+    let mut blocks = Vec::with_capacity(input.order.len());
+    let mut start = 1;
+    for &number in input.order {
+        let block = &input.blocks[number];
+        blocks.push(rewriter.block(block, start));
+        start += block.code.len() as u32 + 2;
+    }
+    if rewriter.crowded.is_empty() {
+        Ok(blocks)
+    } else {
+        Err(rewriter.crowded)
+    }
 }
 
-/// Remembers what was spilled, over all rounds.
-pub(super) struct Spiller {
-    /// For each virtual register, whether it only carries a spilled value to or from one instruction.
-    short: Vec<bool>,
-    first_slot: usize,
-    next_slot: usize,
+/// A register that has had the value of a home since a point.
+struct Held {
+    home: Home,
+    reg: R,
+    since: u32,
 }
 
-impl Spiller {
-    pub(super) fn new(first_slot: usize, registers: usize) -> Spiller {
-        Spiller {
-            short: vec![false; registers],
-            first_slot,
-            next_slot: first_slot,
+/// The instruction that is being rewritten.
+struct Here {
+    point: u32,
+    at: At,
+    /// Registers that it was given for a moment.
+    taken: Machine,
+}
+
+struct Rewriter<'a> {
+    placed: &'a Placed,
+    buffers: usize,
+    held: Vec<Held>,
+    out: Vec<(Code, At)>,
+    crowded: Vec<Interval>,
+}
+
+impl Rewriter<'_> {
+    fn block(&mut self, block: &CodeBlock, start: u32) -> Rewritten {
+        self.held.clear();
+        self.out = Vec::with_capacity(block.code.len());
+        for (point, &(code, at)) in (start + 1..).zip(&block.code) {
+            let taken = 0;
+            self.code(code, Here { point, at, taken });
         }
-    }
-
-    pub(super) fn registers(&self) -> usize {
-        VIRTUAL as usize + self.short.len()
-    }
-
-    pub(super) fn slots(&self) -> usize {
-        self.next_slot - self.first_slot
-    }
-
-    pub(super) fn is_short(&self, reg: R) -> bool {
-        self.short[(reg - VIRTUAL) as usize]
-    }
-
-    /// A register that stands for others now is short if all of them are.
-    pub(super) fn merge(&mut self, alias: &Alias) {
-        for at in 0..self.short.len() {
-            let kept = alias.find(VIRTUAL + at as R);
-            if kept >= VIRTUAL && !self.short[at] {
-                self.short[(kept - VIRTUAL) as usize] = false;
-            }
-        }
-    }
-
-    fn short_register(&mut self) -> R {
-        self.short.push(true);
-        VIRTUAL + (self.short.len() - 1) as R
-    }
-
-    /// Rewrites the code such that these registers don't occur in it.
-    pub(super) fn spill(&mut self, blocks: &mut [CodeBlock], order: &[BlockId], registers: &[R]) {
-        let constants = constants(blocks, order, self.registers());
-        let mut homes = HashMap::new();
-        for &reg in registers {
-            let home = match constants[reg as usize] {
-                Some(code) => Home::Constant(code),
-                None => {
-                    self.next_slot += 1;
-                    Home::Slot(self.next_slot - 1)
-                }
-            };
-            homes.insert(reg, home);
-        }
-        for &block in order {
-            let block = &mut blocks[block];
-            let mut out = Vec::with_capacity(block.code.len());
-            for (code, at) in std::mem::take(&mut block.code) {
-                self.rewrite(code, at, &homes, &mut out);
-            }
-            let at = block.end.1;
-            let mut loaded = HashMap::new();
-            let mut end = block.end.0;
-            end.map(|reg| self.fetch(reg, at, &homes, &mut loaded, &mut out));
-            block.end.0 = end;
-            block.code = out;
-        }
-    }
-
-    fn rewrite(
-        &mut self,
-        mut code: Code,
-        at: At,
-        homes: &HashMap<R, Home>,
-        out: &mut Vec<(Code, At)>,
-    ) {
-        let written = code.def().and_then(|dst| Some((dst, *homes.get(&dst)?)));
-        match (code.as_copy(), written) {
-            (_, Some((_, Home::Constant(_)))) => return,
-            (Some((_, src)), Some((_, Home::Slot(slot)))) => {
-                let src = self.fetch(src, at, homes, &mut HashMap::new(), out);
-                return out.push((store(slot, src), at));
-            }
-            (Some((dst, src)), None) if homes.contains_key(&src) => {
-                return out.push((load(homes[&src], dst), at));
-            }
-            _ => {}
-        }
-        let mut loaded = HashMap::new();
-        code.map_uses(|reg| self.fetch(reg, at, homes, &mut loaded, out));
-        match written {
-            Some((dst, Home::Slot(slot))) => {
-                let value = loaded
-                    .get(&dst)
-                    .copied()
-                    .unwrap_or_else(|| self.short_register());
-                code.map(|reg| if reg == dst { value } else { reg });
-                out.push((code, at));
-                out.push((store(slot, value), at));
-            }
-            _ => out.push((code, at)),
-        }
-    }
-
-    /// The register that stands for `reg` in one instruction.
-    fn fetch(
-        &mut self,
-        reg: R,
-        at: At,
-        homes: &HashMap<R, Home>,
-        loaded: &mut HashMap<R, R>,
-        out: &mut Vec<(Code, At)>,
-    ) -> R {
-        let Some(&home) = homes.get(&reg) else {
-            return reg;
+        let (mut end, at) = block.end;
+        let mut here = Here {
+            point: start + block.code.len() as u32 + 1,
+            at,
+            taken: 0,
         };
-        *loaded.entry(reg).or_insert_with(|| {
-            let temporary = self.short_register();
-            out.push((load(home, temporary), at));
-            temporary
-        })
+        end.map(|reg| self.fetch(reg, false, &mut here));
+        (std::mem::take(&mut self.out), end)
     }
-}
 
-fn load(home: Home, to: R) -> Code {
-    match home {
-        Home::Slot(slot) => Code::Load {
-            size: Size::DW,
-            dst: to,
-            base: Place::Slot(slot),
-            offset: 0,
-        },
-        Home::Constant(mut code) => {
-            code.map(|_| to);
-            code
+    fn home(&self, reg: R) -> Home {
+        self.placed.homes[reg as usize]
+    }
+
+    fn code(&mut self, mut code: Code, mut here: Here) {
+        let point = here.point;
+        step(1);
+        let written = code.def().map(|dst| (dst, self.home(dst)));
+        if let Some((_, Home::Constant(_))) = written {
+            return; // it is computed where it is read
+        }
+        if let (Some((_, src)), Some((_, dst))) = (code.as_copy(), written) {
+            return self.copy(dst, src, here);
+        }
+        let mut changed = None;
+        code.map_uses(|reg| {
+            let is_written = written.is_some_and(|(dst, _)| dst == reg);
+            let now = self.fetch(reg, is_written, &mut here);
+            if is_written {
+                changed = Some(now);
+            }
+            now
+        });
+        let reg = match written {
+            None => None,
+            Some((_, Home::Machine(reg))) => Some(reg),
+            Some(_) => changed.or_else(|| {
+                here.taken = 0; // what was read is read
+                Some(self.free(&mut here, (point, point + 1)))
+            }),
+        };
+        if let Some(reg) = reg {
+            code.map(|other| if other >= VIRTUAL { reg } else { other });
+        }
+        self.out.push((code, here.at));
+        if let (Some((_, home @ Home::Slot(slot))), Some(reg)) = (written, reg) {
+            self.store(slot, reg, here.at);
+            self.held.retain(|held| held.reg != reg);
+            self.hold(home, reg, point);
         }
     }
+
+    fn copy(&mut self, dst: Home, src: R, mut here: Here) {
+        let from = self.home(src);
+        if dst == from {
+            return;
+        }
+        match dst {
+            Home::Machine(dst) => {
+                let value = match from {
+                    Home::Machine(src) => Some(src),
+                    _ => self.held(from, here.point),
+                };
+                match value {
+                    Some(src) if src == dst => {}
+                    Some(src) => self.out.push((mov(dst, src), here.at)),
+                    None => self.load(from, dst, here.at),
+                }
+                if !matches!(from, Home::Machine(_)) {
+                    self.hold(from, dst, here.point);
+                }
+            }
+            Home::Slot(slot) => {
+                let reg = self.fetch(src, false, &mut here);
+                self.store(slot, reg, here.at);
+                self.hold(dst, reg, here.point - 1);
+            }
+            Home::Constant(_) => {}
+        }
+    }
+
+    /// The register of the machine that has the value before this instruction, which may write to it.
+    fn fetch(&mut self, reg: R, is_written: bool, here: &mut Here) -> R {
+        let home = self.home(reg);
+        if let Home::Machine(reg) = home {
+            return reg;
+        }
+        let point = here.point;
+        if let Some(reg) = self.held(home, point)
+            && !(is_written && self.placed.machine[reg as usize].span().is_live_at(point))
+        {
+            here.taken |= 1 << reg;
+            return reg;
+        }
+        let reg = self.free(here, (point - 1, point + u32::from(is_written)));
+        self.load(home, reg, here.at);
+        self.hold(home, reg, point - 1);
+        reg
+    }
+
+    /// A register that is free for a moment; better one whose value nobody may want again.
+    fn free(&mut self, here: &mut Here, moment: Interval) -> R {
+        let is_taken = |reg: R| here.taken & 1 << reg != 0;
+        let reserved = self.placed.reserved.iter();
+        let mut reserved = reserved.filter(|(at, reg)| *at == moment && !is_taken(*reg));
+        let is_held = |reg: &R| self.held.iter().any(|held| held.reg == *reg);
+        let is_free = |reg: &R| {
+            let span = self.placed.machine[*reg as usize].span();
+            !is_taken(*reg) && !(moment.0..moment.1).any(|point| span.is_live_at(point))
+        };
+        let mut free = (0..COLOURS).filter(is_free);
+        let found = reserved
+            .next()
+            .map(|(_, reg)| *reg)
+            .or_else(|| free.clone().find(|reg| !is_held(reg)))
+            .or_else(|| free.next());
+        let Some(reg) = found else {
+            self.crowded.push(moment);
+            return 0;
+        };
+        here.taken |= 1 << reg;
+        self.held.retain(|held| held.reg != reg);
+        reg
+    }
+
+    /// The register that has had the value of a home up to here.
+    fn held(&self, home: Home, point: u32) -> Option<R> {
+        let is_unwritten = |held: &&Held| {
+            let machine = self.placed.machine[held.reg as usize].span();
+            !machine.is_written_between(held.since, point)
+        };
+        let mut all = self.held.iter().rev().filter(|held| held.home == home);
+        all.find(is_unwritten).map(|held| held.reg)
+    }
+
+    fn hold(&mut self, home: Home, reg: R, since: u32) {
+        self.held.retain(|held| held.home != home);
+        self.held.push(Held { home, reg, since });
+    }
+
+    fn load(&mut self, home: Home, to: R, at: At) {
+        let code = match home {
+            Home::Machine(src) => mov(to, src),
+            Home::Slot(slot) => Code::Load {
+                size: Size::DW,
+                dst: to,
+                base: Place::Slot(self.buffers + slot),
+                offset: 0,
+            },
+            Home::Constant(number) => {
+                let mut code = self.placed.constants[number];
+                code.map(|_| to);
+                code
+            }
+        };
+        self.out.push((code, at));
+    }
+
+    fn store(&mut self, slot: usize, src: R, at: At) {
+        let code = Code::Store {
+            size: Size::DW,
+            base: Place::Slot(self.buffers + slot),
+            offset: 0,
+            src: Src::Reg(src),
+        };
+        self.out.push((code, at));
+    }
 }
 
-fn store(slot: usize, src: R) -> Code {
-    Code::Store {
-        size: Size::DW,
-        base: Place::Slot(slot),
-        offset: 0,
+fn mov(dst: R, src: R) -> Code {
+    Code::Alu {
+        width: Width::W64,
+        op: AluOp::Mov,
+        dst,
         src: Src::Reg(src),
     }
-}
-
-/// By register: what writes it, if that is in one place and reads nothing, so that it can be computed anywhere.
-pub(super) fn constants(
-    blocks: &[CodeBlock],
-    order: &[BlockId],
-    registers: usize,
-) -> Vec<Option<Code>> {
-    let mut writers: Vec<Option<Code>> = vec![None; registers];
-    let mut written = vec![false; registers];
-    for (code, _) in order.iter().flat_map(|&block| &blocks[block].code) {
-        if let Some(dst) = code.def() {
-            let first = !std::mem::replace(&mut written[dst as usize], true);
-            writers[dst as usize] = (first && code.is_constant()).then_some(*code);
-        }
-    }
-    writers
 }

@@ -1,5 +1,6 @@
 //! What the back end writes, and that it means what was asked for.
 
+mod linear;
 mod meaning;
 mod random;
 mod run_body;

@@ -17,6 +17,7 @@ mod corpus;
 mod foreign;
 mod frame;
 mod group;
+mod mutation;
 mod objects;
 mod prepare;
 mod prepare_ok;

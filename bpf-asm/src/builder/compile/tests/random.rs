@@ -6,6 +6,7 @@ use super::{run_body, run_insns};
 use crate::builder::BuildErrorKind;
 use crate::builder::compile::compile;
 use crate::builder::ir::{Arg, Base, Body, Callee, Op, Operand, Reg, Terminator};
+use crate::builder::subprogram::Returned;
 use crate::insn::{AluOp, AtomicOp, EndianKind, JumpOp, Size, Width};
 use crate::program::{Contents, MapDef, MapType};
 
@@ -378,7 +379,7 @@ impl Writer<'_> {
 /// Writes one body, runs it both ways, and says how many bytes were spilled; `None` if they don't fit into a frame.
 fn check(seed: u64, statements: usize, calls: bool) -> Option<u32> {
     let session = Rc::default();
-    let body = Body::new(Rc::clone(&session), false, 3);
+    let body = Body::new(Rc::clone(&session), Some(Returned::of::<u64>()), 3);
     for name in ["m0", "m1"] {
         let name = name.to_owned();
         body.map(MapDef {
