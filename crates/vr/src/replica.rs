@@ -42,6 +42,7 @@ use fast_path::{Fast, Held};
 use log::Log;
 use requests::Primary;
 use start::FirstStart;
+use state_source::Question;
 use state_transfer::Transfer;
 use view_change::ViewChange;
 
@@ -63,6 +64,8 @@ struct Peer {
     bootstrapped: Option<Nonce>,
     /// Whether it showed that it is in this primary's view.
     joined: bool,
+    /// Its latest question of state, and how many bytes the answer could have.
+    shown: Option<(Question, usize)>,
 }
 
 /// One replica.

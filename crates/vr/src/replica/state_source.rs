@@ -9,7 +9,34 @@ use crate::message::Message;
 use crate::state_machine::StateMachine;
 use crate::status::Status;
 
+/// What a replica wants to be shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Question {
+    /// The log after this op.
+    Log(OpNumber),
+    /// The checkpoint from this byte on.
+    Checkpoint(u64),
+}
+
 impl<S: StateMachine> Replica<S> {
+    /// How many bytes the answer may have. One to a question that is asked again fits a packet, and the next ones are twice as
+    /// long each time: a longer one is many fragments, of which a bad link loses one almost always, and those that arrive fill
+    /// the receiver's memory for them, until nothing that is fragmented arrives for a minute.
+    fn chunk_bytes(&mut self, from: ReplicaId, question: Question) -> usize {
+        let limits = &self.config.limits;
+        let whole = limits.chunk_bytes.max(1);
+        // What surrounds it is longer than in a Prepare, for which the limit is made.
+        let packet = (limits.batch_bytes - limits.batch_bytes / 8).clamp(1, whole);
+        let shown = &mut self.peers[from.index()].shown;
+        let bytes = match *shown {
+            None => whole,
+            Some((before, _)) if before == question => packet,
+            Some((_, bytes)) => bytes.saturating_mul(2).min(whole),
+        };
+        *shown = Some((question, bytes));
+        bytes
+    }
+
     /// Shows its log to who is in the same view. Between views the log is shown only as it was announced (frozen).
     pub(super) fn on_get_state(
         &mut self,
@@ -26,9 +53,8 @@ impl<S: StateMachine> Replica<S> {
         let Some(digest_after) = self.log.digest_at(after) else {
             return self.send_checkpoint(from, view, nonce, 0, out);
         };
-        let entries = self
-            .log
-            .batch(after, self.config.limits.chunk_bytes, usize::MAX);
+        let bytes = self.chunk_bytes(from, Question::Log(after));
+        let entries = self.log.batch(after, bytes, usize::MAX);
         let (op, digest, commit) = (self.log.op(), self.log.digest(), self.commit);
         let message = Message::NewState {
             view,
@@ -69,13 +95,14 @@ impl<S: StateMachine> Replica<S> {
     }
 
     fn send_checkpoint(
-        &self,
+        &mut self,
         to: ReplicaId,
         view: View,
         nonce: Nonce,
         offset: u64,
         out: &mut Vec<Effect>,
     ) {
+        let bytes = self.chunk_bytes(to, Question::Checkpoint(offset));
         let Some(checkpoint) = &self.checkpoint else {
             return;
         };
@@ -93,7 +120,7 @@ impl<S: StateMachine> Replica<S> {
             digest: checkpoint.digest,
             total: checkpoint.bytes.len() as u64,
             offset,
-            bytes: rest[..rest.len().min(self.config.limits.chunk_bytes.max(1))].to_vec(),
+            bytes: rest[..rest.len().min(bytes)].to_vec(),
         };
         out.push(Effect::Send { to, message });
     }

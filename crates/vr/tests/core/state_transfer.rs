@@ -182,3 +182,50 @@ fn a_log_that_is_not_what_was_announced_is_not_installed() {
         (OpNumber(0), View(0))
     );
 }
+
+/// How many entries the answer to a question about the log after this op has.
+fn shown_after(primary: &mut Bench, after: u64) -> usize {
+    let question = Message::GetState {
+        view: View(0),
+        nonce: Nonce(1),
+        after: OpNumber(after),
+    };
+    let [
+        Effect::Send {
+            message: Message::NewState { entries, .. },
+            ..
+        },
+    ] = &primary.hear(2, question)[..]
+    else {
+        panic!("no entries")
+    };
+    entries.len()
+}
+
+/// Found by chaos on real replicas: over a link that loses fragments no long answer arrived, for a minute after it was mended too.
+#[test]
+fn a_question_that_is_asked_again_is_answered_in_one_packet_and_the_next_ones_in_more() {
+    let mut config = config(3, 0);
+    config.limits.chunk_bytes = 64 * 40;
+    config.limits.batch_bytes = 64 * 3;
+    let mut primary = Bench::normal(config);
+    for op in 1..=200 {
+        primary.request(op, 1, "payload");
+        primary.flush();
+        primary.hear(1, prepare_ok(0, op, op));
+    }
+    let whole = shown_after(&mut primary, 0);
+    let packet = shown_after(&mut primary, 0);
+    assert!(packet >= 1 && 8 * packet < whole, "{packet} and {whole}");
+    assert_eq!(shown_after(&mut primary, 0), packet);
+    let mut before = packet;
+    for after in 1..8 {
+        let next = shown_after(&mut primary, after);
+        assert!(
+            (before..=2 * before + 2).contains(&next),
+            "{before}, then {next}"
+        );
+        before = next;
+    }
+    assert_eq!(before, whole);
+}
