@@ -20,6 +20,8 @@ impl<S> Replica<S> {
         self.random = entropy.0;
         for peer in &mut self.peers {
             (peer.heard, peer.recovering, peer.joined) = (PRESENT, None, true);
+            // It decides only how much of the log is shown at once.
+            peer.shown = None;
         }
         self.primary.heartbeat_at = soon;
         self.primary.start_view_at = soon;

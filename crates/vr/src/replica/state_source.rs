@@ -10,7 +10,7 @@ use crate::state_machine::StateMachine;
 use crate::status::Status;
 
 /// What a replica wants to be shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Question {
     /// The log after this op.
     Log(OpNumber),
