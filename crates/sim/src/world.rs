@@ -638,7 +638,10 @@ impl World {
             machine.process.as_ref().is_some_and(|process| {
                 let now = process.replica.snapshot();
                 views.insert(now.view);
-                now.status == Status::Normal && now.armed == self.plan.programs[node].any()
+                // A primary that has stepped down says why; it is silent until a backup asks for another view.
+                now.status == Status::Normal
+                    && now.reason.is_none()
+                    && now.armed == self.plan.programs[node].any()
             })
         }) && views.len() == 1
     }

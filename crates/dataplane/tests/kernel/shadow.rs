@@ -72,7 +72,8 @@ impl Shadow {
             left: FOLLOWED_RUNS,
             others: [other(EngineKind::Interpreter), other(EngineKind::Rbpf)],
             clang: Clang::borrow(Programs {
-                broadcast: !(programs.prepare || programs.prepare_ok),
+                // Who runs it without having loaded it has one of its own.
+                broadcast: programs.broadcast || !(programs.prepare || programs.prepare_ok),
                 ..programs
             })
             .map(Compiled::new),
