@@ -2,14 +2,21 @@
 
 #![allow(dead_code, reason = "each target uses one of them")]
 
+#[path = "bodies/program.rs"]
+mod program;
+
+use bpf_asm::engine::{Engine, EngineError, Interpreter, Kernel};
 use bpf_asm::insn::{Imm64, Insn};
-use bpf_asm::interpreter::{Input, Machine};
+use bpf_asm::interpreter::{FaultKind, Input, Machine};
 use bpf_asm::object::link;
 use bpf_asm::program::{Program, ProgramKind};
 use bpf_asm::{code, text, verifier};
 
 /// Instructions that one run of the interpreter may take: enough for a loop to show itself.
 const BUDGET: u64 = 10_000;
+
+/// Bytes of memory for code in the kernel.
+const KERNEL_MEMORY: usize = 32;
 
 fn slots(data: &[u8]) -> &[[u8; 8]] {
     data.as_chunks().0
@@ -90,6 +97,49 @@ pub(crate) fn interpret(data: &[u8]) {
     if let Ok(program) = machine.load_insns(&insns) {
         let _ = machine.start(program, Input::Memory(memory.to_vec())).run();
     }
+}
+
+/// The builder's program computes what Rust computes, on the interpreter, which finds nothing to object to.
+pub(crate) fn builder(data: &[u8]) {
+    program::check(data);
+}
+
+/// Code that the kernel takes ends there as on the interpreter; true if it took it. The first bytes are memory. Needs root.
+pub(crate) fn against_kernel(data: &[u8]) -> bool {
+    let (memory, code) = data.split_at(data.len().min(KERNEL_MEMORY));
+    let Ok(insns) = Insn::decode_all(slots(code)) else {
+        return false;
+    };
+    // Helpers know the time, and more that differs.
+    if insns
+        .iter()
+        .any(|insn| matches!(insn, Insn::Call { .. } | Insn::CallKfunc { .. }))
+    {
+        return false;
+    }
+    let code = code.as_chunks::<8>().0.concat();
+    let Ok(kernel) = Kernel.run(&code, memory) else {
+        return false;
+    };
+    match Interpreter.run(&code, memory) {
+        Ok(ours) => assert_eq!(ours, kernel),
+        Err(EngineError::Fault(fault)) if for_root_alone(&fault.kind) => return false,
+        Err(error) => panic!("the kernel took it: {error}"),
+    }
+    true
+}
+
+/// What the kernel lets root do with pointers and the stack, and the interpreter nobody.
+fn for_root_alone(kind: &FaultKind) -> bool {
+    matches!(
+        kind,
+        FaultKind::UninitialisedStack(_)
+            | FaultKind::PointerArithmetic(_)
+            | FaultKind::PointerComparison(..)
+            | FaultKind::PointerLeak { .. }
+            | FaultKind::PointerReturned(_)
+            | FaultKind::PartOfPointer(_)
+    )
 }
 
 /// Logs are explained in few lines, whatever they hold.

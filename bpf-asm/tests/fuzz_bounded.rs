@@ -5,6 +5,13 @@ mod bodies;
 
 use proptest::prelude::*;
 use proptest::sample::select;
+use proptest::strategy::ValueTree;
+
+/// Programs that the kernel is shown. Most of them don't even decode, since fields that must be 0 aren't; it takes at least this
+/// many (`tests/engines_random.rs` has thousands that are made to be taken).
+const KERNEL_CASES: u32 = 4000;
+const KERNEL_TAKES: u32 = 20;
+const KERNEL_CODE: usize = 16;
 
 /// Slots whose opcodes exist more often than not, with the fields that decide: small offsets and numbers.
 fn slots() -> impl Strategy<Value = Vec<u8>> {
@@ -100,7 +107,37 @@ proptest! {
     }
 
     #[test]
+    fn programs_of_the_builder_compute_what_rust_computes(data in prop::collection::vec(any::<u8>(), 32..160)) {
+        bodies::builder(&data);
+    }
+
+    #[test]
     fn any_log_is_explained(lines in prop::collection::vec(log_line(), 0..30)) {
         bodies::explain(lines.join("\n").as_bytes());
     }
+}
+
+/// Code that begins with every register known, so that the kernel takes some of it.
+#[test]
+fn code_that_the_kernel_takes_ends_as_on_the_interpreter() {
+    let status = std::fs::read_to_string("/proc/self/status");
+    if !status.is_ok_and(|status| status.contains("\nUid:\t0\t")) {
+        eprintln!("SKIPPED: code in the kernel needs root");
+        return;
+    }
+    let known: Vec<u8> = (3..10u8)
+        .chain([0])
+        .flat_map(|register| [0xb7, register, 0, 0, register.wrapping_mul(37), 1, 0, 0x80])
+        .collect();
+    let exit = [0x95, 0, 0, 0, 0, 0, 0, 0];
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let mut taken = 0;
+    for _ in 0..KERNEL_CASES {
+        let mut code = slots().new_tree(&mut runner).expect("a value").current();
+        // The longer, the more there is to refuse.
+        code.truncate(KERNEL_CODE);
+        let data = [&[7; 32][..], &known, &code, &exit].concat();
+        taken += u32::from(bodies::against_kernel(&data));
+    }
+    assert!(taken >= KERNEL_TAKES, "the kernel took {taken}");
 }
