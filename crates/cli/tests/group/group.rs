@@ -266,6 +266,15 @@ impl Group {
         })
     }
 
+    /// Waits until the live replicas have left the view of one that is dead, if it led it.
+    pub(crate) fn wait_led_by_another(&self, dead: usize) {
+        self.wait("led by another", |reports| {
+            reports.iter().all(|report| {
+                report.status == "normal" && report.view % self.replicas.len() as u64 != dead as u64
+            })
+        });
+    }
+
     /// Waits until the live replicas are ready and have committed the same, and demands equal digests of log and state.
     #[track_caller]
     pub(crate) fn wait_equal(&self) -> Vec<StatusReport> {

@@ -27,7 +27,9 @@ fn a_replaced_host_recovers_under_its_index_and_never_begins_a_group() {
     group.wait_equal();
     // What the new hosts recovered carries the group when the only one that was never replaced is gone.
     let original = (0..3).find(|index| !group.was_replaced(*index));
-    group.kill(original.expect("one of three"));
+    let original = original.expect("one of three");
+    group.kill(original);
+    group.wait_led_by_another(original);
     group.expect_kernel_commits(100);
 }
 
