@@ -40,15 +40,17 @@ edges! {
     "electrode-apps" may ["electrode-vr"] never EFFECTS;
     "electrode-journal" may ["electrode-vr"] never EFFECTS;
     "electrode-fastpath" may ["bpf-asm", "electrode-vr", "electrode-wire"] never EFFECTS;
+    "electrode-driver" may ["electrode-fastpath", "electrode-vr", "electrode-wire"] never EFFECTS;
     "electrode-dataplane" may ["bpf-asm", "electrode-fastpath", "electrode-vr", "electrode-wire"] never &["smol", "tokio"];
     "electrode-replica" may [
-        "electrode-apps", "electrode-config", "electrode-dataplane", "electrode-fastpath", "electrode-journal",
-        "electrode-vr", "electrode-wire"
+        "electrode-apps", "electrode-config", "electrode-dataplane", "electrode-driver", "electrode-fastpath",
+        "electrode-journal", "electrode-vr", "electrode-wire"
     ] never LOADERS;
     "electrode-client" may ["electrode-config", "electrode-vr", "electrode-wire"] never LOADERS;
     "electrode-lab" may ["bpf-asm"] never &["smol", "tokio"];
     "electrode-sim" may [
-        "bpf-asm", "electrode-apps", "electrode-fastpath", "electrode-journal", "electrode-vr", "electrode-wire"
+        "bpf-asm", "electrode-apps", "electrode-driver", "electrode-fastpath", "electrode-journal", "electrode-vr",
+        "electrode-wire"
     ] never NEVER_IN_SIM;
     "electrode-chaos" may [
         "bpf-asm", "electrode-client", "electrode-lab", "electrode-replica", "electrode-sim", "electrode-vr",

@@ -23,8 +23,7 @@ use electrode_vr::{GroupId, OpNumber, ReplicaId, Time, View};
 
 pub use attach::AttachError;
 use attach::Loaded;
-pub use memory::Image;
-use memory::Maps;
+pub use memory::{Image, Maps};
 use neighbours::{Mac, Neighbours};
 
 /// Which programs to use.
@@ -258,6 +257,11 @@ impl Dataplane {
                 },
             );
         }
+    }
+
+    /// User space's half, which works on the programs' maps.
+    pub fn host_mut(&mut self) -> &mut Host<Maps> {
+        &mut self.host
     }
 
     /// The group's name, once it is known; takes effect with the next [`Dataplane::arm`].

@@ -78,9 +78,9 @@ impl Drop for Pages {
     }
 }
 
-/// The maps' memory.
+/// The maps' memory: what [`Host`](electrode_fastpath::host::Host) works on here.
 #[derive(Debug)]
-pub(crate) struct Maps {
+pub struct Maps {
     shared: Pages,
     slots: Pages,
     heard: Pages,

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use electrode_dataplane::AttachError;
-use electrode_vr::{OpNumber, ReplicaId, RestoreError};
+use electrode_vr::{ReplicaId, RestoreError};
 
 use crate::interface::InterfaceError;
 use crate::journal::DiskError;
@@ -71,19 +71,9 @@ pub enum RunError {
     /// The programs can't be attached.
     #[error("the fast path can't be used: {0}")]
     Attach(#[from] AttachError),
-    /// What the kernel stored is no Prepare: going on could lose what it acknowledged.
-    #[error("the ring buffer holds a record that isn't a Prepare ({0}); stopping, as in a crash")]
-    BadRecord(String),
-    /// The kernel accepted an op that never came out of the ring.
-    #[error(
-        "the kernel accepted op {last_op}, but the log ends at {op} a second after the fence; stopping, as in a crash"
-    )]
-    FenceIncomplete {
-        /// The last op that the kernel accepted.
-        last_op: OpNumber,
-        /// The last op of the log.
-        op: OpNumber,
-    },
+    /// What the kernel accepted can't be had.
+    #[error(transparent)]
+    Stopped(#[from] electrode_driver::Stopped),
     /// The operating system refused something that never should be.
     #[error("{what}: {source}")]
     System {

@@ -3,34 +3,19 @@
 use std::net::SocketAddr;
 
 use electrode_dataplane::{self as dataplane, Dataplane, Hook, Programs};
-use electrode_vr::{Durability, Time};
+use electrode_vr::Durability;
 
 use crate::error::RunError;
 use crate::interface;
 use crate::options::{Accelerate, Options};
 use crate::status::Accelerated;
 
-/// What the kernel does for this replica just now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Armed {
-    /// Counts acks and copies broadcasts.
-    Primary,
-    /// Stores and acknowledges.
-    Backup,
-}
-
-/// The attached programs, if any, and what the driver remembers about them.
+/// The attached programs, if any.
 pub(crate) struct FastPath {
     pub(crate) dataplane: Option<Dataplane>,
     why_off: Option<String>,
-    /// None while fenced.
-    pub(crate) armed: Option<Armed>,
-    /// When the ring last had a record.
-    pub(crate) last_stored: Time,
     /// The longest message that fits one packet, in bytes.
     pub(crate) payload: usize,
-    /// How often it was armed: acks read before the latest time say nothing now.
-    pub(crate) arms: u64,
 }
 
 impl FastPath {
@@ -55,15 +40,12 @@ impl FastPath {
         Ok(FastPath {
             dataplane,
             why_off,
-            armed: None,
-            last_stored: Time(0),
             payload,
-            arms: 0,
         })
     }
 
     /// For status and metrics.
-    pub(crate) fn report(&self) -> Accelerated {
+    pub(crate) fn report(&self, armed: bool) -> Accelerated {
         let off = dataplane::Attachment {
             interface: String::new(),
             xdp: Hook::Off,
@@ -74,7 +56,7 @@ impl FastPath {
             xdp: hook(attachment.xdp).to_owned(),
             tc: hook(attachment.tc).to_owned(),
             interface: Some(attachment.interface.clone()).filter(|name| !name.is_empty()),
-            armed: self.armed.is_some(),
+            armed,
             why: self.why_off.clone(),
         }
     }

@@ -2,22 +2,22 @@
 //!
 //! One thread owns its reactor: a level-triggered epoll whose timeout is the core's next deadline, a UDP socket that is
 //! drained and filled in batches, and the kernel's fast path when there is one. What isn't hot (the metrics page) runs on
-//! a smol executor that the same thread polls when, and only when, it is woken. The core decides, this crate
-//! carries out; it never reorders the core's effects.
+//! a smol executor that the same thread polls when, and only when, it is woken. The core decides, the driver (`electrode-driver`)
+//! brings it what comes in and carries out what it wants, and this crate is the Linux that the driver runs on.
 
 #![forbid(unsafe_code)]
 
 mod background;
 mod calls;
-mod clients;
 mod clock;
-mod driver;
 mod error;
 mod fast_path;
 mod interface;
 mod journal;
+mod linux;
 mod metrics;
 mod options;
+mod process;
 mod reactor;
 mod socket;
 mod state;
@@ -45,7 +45,7 @@ use electrode_apps::{Kv, Null};
 /// A broken invariant of the protocol core panics; the process should then end, which the protocol treats as a crash.
 pub fn run(options: Options) -> Result<(), RunError> {
     match options.app {
-        App::Null => driver::Driver::new(options, Null::default())?.run(),
-        App::Kv => driver::Driver::new(options, Kv::default())?.run(),
+        App::Null => process::Process::new(options, Null::default())?.run(),
+        App::Kv => process::Process::new(options, Kv::default())?.run(),
     }
 }

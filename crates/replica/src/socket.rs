@@ -4,14 +4,12 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
+use electrode_driver::BATCH;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmmsg};
 use rustix::net::sockopt;
 
 use crate::calls::counted;
-
-/// Datagrams in one system call.
-pub(crate) const BATCH: usize = 64;
 
 /// Room for the longest datagram. Pages that no datagram reaches are never touched.
 const BUFFER_BYTES: usize = 1 << 16;

@@ -26,7 +26,7 @@ use electrode_vr::{
 
 use crate::card::Event;
 use crate::disk::Disk;
-use crate::process::Process;
+use crate::process::Seen;
 
 pub(crate) use kept::Committed;
 
@@ -143,10 +143,10 @@ impl Checks {
     }
 
     /// After each step of a core.
-    pub(crate) fn stepped(&mut self, process: &Process, disk: &Disk) {
+    pub(crate) fn stepped(&mut self, process: Seen<'_>, disk: &Disk) {
         self.steps += 1;
         let node = process.id();
-        let replica = &process.replica;
+        let replica = process.core();
         let now = replica.snapshot();
         let verdict = order::check(&self.lives[node], &now, replica);
         self.require(order::RULE, verdict);
@@ -197,7 +197,7 @@ impl Checks {
         life.last_normal = replica.last_normal();
     }
 
-    fn entered(&mut self, process: &Process, now: &Snapshot) {
+    fn entered(&mut self, process: Seen<'_>, now: &Snapshot) {
         let node = process.id();
         if self.lives[node].status == Some((now.status, now.view)) {
             return;
@@ -206,7 +206,7 @@ impl Checks {
         if now.status == Status::Normal {
             self.views.insert(now.view);
             self.lives[node].entered = Some(now.view);
-            let verdict = kept::check(&self.committed, &process.replica, now, node);
+            let verdict = kept::check(&self.committed, process.core(), now, node);
             self.require(kept::RULE, verdict);
             let verdict = acks::remembered(&self.acked, now, node);
             self.require(acks::RULE, verdict);
@@ -220,7 +220,7 @@ impl Checks {
     }
 
     /// Before the kernel's part starts.
-    pub(crate) fn arming(&mut self, process: &Process, view: View, disk: Option<Promise>) {
+    pub(crate) fn arming(&mut self, process: Seen<'_>, view: View, disk: Option<Promise>) {
         let verdict = promises::arming(process.id(), view, disk);
         self.require(promises::RULE, verdict);
     }
@@ -254,7 +254,7 @@ impl Checks {
     }
 
     /// A message leaves user space.
-    pub(crate) fn sent(&mut self, process: &Process, disk: &Disk, message: &Message) {
+    pub(crate) fn sent(&mut self, process: Seen<'_>, disk: &Disk, message: &Message) {
         let node = process.id();
         let verdict = promises::sent(message, disk.promise, node);
         self.require(promises::RULE, verdict);
@@ -266,7 +266,7 @@ impl Checks {
         }
         match *message {
             Message::PrepareOk { view, op, last_op } => {
-                let now = process.replica.snapshot();
+                let now = process.core().snapshot();
                 let verdict = acks::by_user_space(&now, op, last_op, node);
                 self.require(acks::RULE, verdict);
                 self.acked.note(view, node, op, last_op);
@@ -285,7 +285,7 @@ impl Checks {
     }
 
     /// A message that a program built leaves the card.
-    pub(crate) fn kernel_sent(&mut self, process: &Process, disk: &Disk, message: &Message) {
+    pub(crate) fn kernel_sent(&mut self, process: Seen<'_>, disk: &Disk, message: &Message) {
         let node = process.id();
         if self.on_disk {
             let verdict = durable::acknowledged(disk, message, true, node);
@@ -299,7 +299,7 @@ impl Checks {
     }
 
     /// Something happened in a card.
-    pub(crate) fn card_event(&mut self, process: &Process, disk: Option<Promise>, event: Event) {
+    pub(crate) fn card_event(&mut self, process: Seen<'_>, disk: Option<Promise>, event: Event) {
         let node = process.id();
         match event {
             Event::Accepted {
@@ -330,15 +330,15 @@ impl Checks {
     }
 
     /// User space opens a slot.
-    pub(crate) fn slot_opened(&mut self, process: &Process, generation: u16, op: OpNumber) {
-        let (node, commit) = (process.id(), process.replica.snapshot().commit);
+    pub(crate) fn slot_opened(&mut self, process: Seen<'_>, generation: u16, op: OpNumber) {
+        let (node, commit) = (process.id(), process.core().snapshot().commit);
         let verdict = self.lives[node].slots.open(generation, op, commit, node);
         self.require(slots::RULE, verdict);
     }
 
     /// User space counts acks that a slot's word holds.
-    pub(crate) fn counted(&mut self, process: &Process, op: OpNumber, acks: u16) {
-        let view = process.replica.snapshot().view;
+    pub(crate) fn counted(&mut self, process: Seen<'_>, op: OpNumber, acks: u16) {
+        let view = process.core().snapshot().view;
         let verdict = slots::check(&self.acked, view, op, acks, process.id());
         self.require(slots::RULE, verdict);
     }
@@ -346,14 +346,14 @@ impl Checks {
     /// A replica answers a client.
     pub(crate) fn replied(
         &mut self,
-        process: &Process,
+        process: Seen<'_>,
         disk: &Disk,
         client: ClientId,
         request: RequestNumber,
         reply: &Reply,
     ) {
         if self.on_disk && matches!(reply, Reply::Done(_)) {
-            let now = process.replica.snapshot();
+            let now = process.core().snapshot();
             if now.status == Status::Normal && now.role == electrode_vr::Role::Primary {
                 let verdict = durable::counted(disk, now.commit, process.id());
                 self.require(durable::RULE, verdict);
@@ -367,7 +367,7 @@ impl Checks {
     pub(crate) fn look_at_all<'a>(
         &mut self,
         touched: usize,
-        processes: impl Fn(usize) -> Option<&'a Process>,
+        processes: impl Fn(usize) -> Option<Seen<'a>>,
     ) {
         if let Some(process) = processes(touched) {
             let verdict = tail::check(process);

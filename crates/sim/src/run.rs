@@ -458,7 +458,7 @@ fn judge(world: &World) -> Result<(), Violation> {
         let Some(process) = world.process(node) else {
             return Err(broken(PROGRESS, format!("replica {node} isn't up")));
         };
-        let now = process.replica.snapshot();
+        let now = process.core().snapshot();
         let armed = world.plan.programs[node].any();
         if now.status != Status::Normal
             || now.armed != armed
@@ -470,7 +470,7 @@ fn judge(world: &World) -> Result<(), Violation> {
             ));
         }
         for key in &world.known.acknowledged {
-            if !process.replica.machine().has(*key) {
+            if !process.core().machine().has(*key) {
                 return Err(broken(
                     KEPT,
                     format!("op {key:?} isn't in the state of replica {node}"),

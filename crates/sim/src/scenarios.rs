@@ -106,7 +106,7 @@ fn a_stopped_backup_acknowledges_by_its_kernel_until_its_ring_is_full_and_catche
     let behind = world.checks.committed().last().0;
     let op = world
         .process(backup)
-        .map_or(0, |process| process.replica.snapshot().op.0);
+        .map_or(0, |process| process.core().snapshot().op.0);
     assert!(op + 64 > behind, "it has caught up: {op} of {behind}");
 }
 
@@ -140,7 +140,7 @@ fn a_group_that_loses_more_than_f_memories_at_once_says_so_and_answers_nobody() 
             let now = world
                 .process(node)
                 .expect("it is up again")
-                .replica
+                .core()
                 .snapshot();
             assert_eq!(now.status, Status::Recovering);
             let reason = now.reason.unwrap_or_default();
@@ -178,7 +178,7 @@ fn nothing_lost_and_works(world: &mut World) {
         let process = world.process(node).expect("it is up");
         for key in &known {
             assert!(
-                process.replica.machine().has(*key),
+                process.core().machine().has(*key),
                 "{key:?} at replica {node}"
             );
         }

@@ -7,6 +7,7 @@ mod network;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
+use electrode_driver::{Armed, Ready, Rest};
 use electrode_vr::{Nonce, OpNumber, Status, Time, View};
 
 use crate::card::{Card, Interleaving};
@@ -16,7 +17,7 @@ use crate::disk::Disk;
 use crate::frame::Host;
 use crate::nic::Programs as Loaded;
 use crate::plan::{MS, Plan, US};
-use crate::process::{Armed, End, Journal, Outgoing, Process, Rest, Surroundings};
+use crate::process::{End, Outgoing, Process, Surroundings};
 use crate::random::Random;
 use crate::trace::{Kind, Trace};
 
@@ -29,7 +30,7 @@ const DRIVER: Rule = Rule {
 };
 const SPINS: Rule = Rule {
     name: "a replica with nothing to do sleeps",
-    source: "crates/replica/src/driver.rs",
+    source: "crates/driver/src/driver/rest.rs",
 };
 const CLIENT: Rule = Rule {
     name: "clients hear what they asked for, in real-time order",
@@ -375,7 +376,7 @@ impl World {
         let without_state = |machine: &&Machine| {
             machine.process.as_ref().is_none_or(|process| {
                 matches!(
-                    process.replica.snapshot().status,
+                    process.core().snapshot().status,
                     Status::Recovering | Status::Starting
                 )
             })
@@ -418,15 +419,12 @@ impl World {
             return;
         };
         let local = self.machines[node].clock.at(self.now);
-        process.card.set_time(local);
+        process.place.card.set_time(local);
         self.bring_racing(node, &process);
         self.bring_late(node, &process);
-        if std::mem::take(&mut self.machines[node].asleep) {
-            process.woke();
-        }
         let may_die = !self.calm && self.plan.sudden_death > 0 && self.machines_allow_death(node);
         let mut sent = Vec::new();
-        let mut readable = process.card.readable();
+        let slept = std::mem::take(&mut self.machines[node].asleep);
         let mut ended = None;
         let mut rest = Rest::Again;
         for turn in 0..=TURNS {
@@ -446,20 +444,26 @@ impl World {
                 may_die,
                 sudden_death: self.plan.sudden_death,
             };
-            let turned = process.turn(&mut around, readable);
+            if turn == 0 && slept {
+                process.woke(&mut around);
+            }
+            let ready = match turn {
+                0 => process.ready(),
+                _ => Ready::default(),
+            };
+            let turned = process.turn(&mut around, ready);
             process.watch(&mut around);
             if let Err(end) = turned {
                 ended = Some(end);
                 break;
             }
-            rest = process.rest(Time(local));
+            rest = process.rest(&mut around);
             if rest != Rest::Again || self.checks.violation().is_some() {
                 break;
             }
-            readable = false;
         }
-        process.card.arrive_late(None);
-        let answers = process.card.take_sent();
+        process.place.card.arrive_late(None);
+        let answers = process.place.card.take_sent();
         self.machines[node].process = Some(process);
         self.leave(node, sent, false);
         self.answers_leave(node, answers);
@@ -491,9 +495,8 @@ impl World {
             return;
         };
         // A notice that came while it was awake is still there when it asks the system, if the ring isn't empty.
-        let noticed = process.card.take_woken() && process.card.ring_used() > 0;
-        let rings = process.journal.as_ref().is_some_and(Journal::rings);
-        if process.card.readable() || noticed || rings || rest == Rest::Restless {
+        let noticed = process.place.card.take_woken() && process.place.card.ring_used() > 0;
+        if process.ready() != Ready::default() || noticed || rest == Rest::Restless {
             self.machines[node].asleep = true;
             return self.schedule_wake(node, self.now + latency);
         }
@@ -516,7 +519,7 @@ impl World {
             index != node
                 && machine.process.as_ref().is_none_or(|process| {
                     matches!(
-                        process.replica.snapshot().status,
+                        process.core().snapshot().status,
                         Status::Recovering | Status::Starting
                     )
                 })
@@ -534,14 +537,14 @@ impl World {
     fn run_programs(&mut self, node: usize) {
         let local = self.machines[node].clock.at(self.now);
         let machine = &mut self.machines[node];
-        let Some(process) = &machine.process else {
+        let Some(process) = &mut machine.process else {
             return;
         };
-        process.card.set_time(local);
-        let more = process.card.run();
-        let answers = process.card.take_sent();
-        let readable = process.card.readable();
-        let woken = process.card.take_woken();
+        process.place.card.set_time(local);
+        let more = process.place.card.run();
+        let answers = process.place.card.take_sent();
+        let readable = process.place.card.readable();
+        let woken = process.place.card.take_woken();
         let mut around = Surroundings {
             at: self.now,
             now: Time(local),
@@ -586,16 +589,17 @@ impl World {
 
     fn look_at(&mut self, node: usize) {
         let machines = &self.machines;
-        self.checks
-            .look_at_all(node, |index| machines[index].process.as_ref());
+        self.checks.look_at_all(node, |index| {
+            machines[index].process.as_ref().map(Process::seen)
+        });
     }
 
     /// Who begins to lead hears acks of the views before.
     fn echo_to_new_leader(&mut self, node: usize) {
         let armed = self
             .process(node)
-            .filter(|process| process.armed == Some(Armed::Primary));
-        let view = armed.map(|process| process.replica.snapshot().view);
+            .filter(|process| process.armed() == Some(Armed::Primary));
+        let view = armed.map(|process| process.core().snapshot().view);
         if view.is_some() && view != self.machines[node].led {
             self.machines[node].led = view;
             if self.reign.take_if(|of| *of == node).is_some() {
@@ -636,7 +640,7 @@ impl World {
         let mut views = BTreeSet::new();
         self.machines.iter().enumerate().all(|(node, machine)| {
             machine.process.as_ref().is_some_and(|process| {
-                let now = process.replica.snapshot();
+                let now = process.core().snapshot();
                 views.insert(now.view);
                 // A primary that has stepped down says why; it is silent until a backup asks for another view.
                 now.status == Status::Normal
@@ -649,8 +653,8 @@ impl World {
     /// What the programs of each replica that is up counted, by reason.
     pub(crate) fn counters(&self) -> Vec<(usize, Vec<(String, u64)>)> {
         let up = (0..self.plan.replicas).filter_map(|node| Some((node, self.process(node)?)));
-        up.filter(|(_, process)| process.fast_path.is_some())
-            .map(|(node, process)| (node, process.card.counters()))
+        up.filter(|(_, process)| process.seen().accelerated())
+            .map(|(node, process)| (node, process.place.card.counters()))
             .collect()
     }
 
@@ -672,7 +676,7 @@ impl World {
             .map(|(node, machine)| match &machine.process {
                 None => format!("{node}: down"),
                 Some(process) => {
-                    let now = process.replica.snapshot();
+                    let now = process.core().snapshot();
                     let (armed, reason) = (
                         if now.armed { ", armed" } else { "" },
                         now.reason.unwrap_or_default(),

@@ -5,7 +5,7 @@ use electrode_vr::{Message, OpNumber, Snapshot, Status};
 
 use super::tail::stored_through;
 use super::{Acked, Life, Rule, Verdict};
-use crate::process::Process;
+use crate::process::Seen;
 
 pub(crate) const RULE: Rule = Rule {
     name: "an ack is for what is there, by who may give it",
@@ -51,7 +51,7 @@ pub(super) fn remembered(acked: &Acked, now: &Snapshot, node: usize) -> Verdict 
 }
 
 /// An ack that a program gave may leave late, but never covers more than was in the log when its view ended here.
-pub(super) fn by_kernel(life: &Life, process: &Process, message: &Message, node: usize) -> Verdict {
+pub(super) fn by_kernel(life: &Life, process: Seen<'_>, message: &Message, node: usize) -> Verdict {
     let Message::PrepareOk { view, op, last_op } = *message else {
         return Err(format!("the kernel of replica {node} sends {message:?}"));
     };

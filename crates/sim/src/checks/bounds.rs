@@ -4,14 +4,14 @@ use electrode_vr::Snapshot;
 
 use super::{Rule, Verdict};
 use crate::card::SOCKET;
-use crate::process::Process;
+use crate::process::Seen;
 
 pub(super) const RULE: Rule = Rule {
     name: "every queue has a bound and keeps to it",
     source: "docs/protocol.md rule 14 and \"Batching and pipelining\"; VR Revisited 5.1",
 };
 
-pub(super) fn check(process: &Process, now: &Snapshot) -> Verdict {
+pub(super) fn check(process: Seen<'_>, now: &Snapshot) -> Verdict {
     let node = process.id();
     let limits = process.limits();
     // What the ring had acknowledged at the soft limit comes on top: at most one record of one op per 128 bytes.
@@ -27,7 +27,7 @@ pub(super) fn check(process: &Process, now: &Snapshot) -> Verdict {
     if now.sessions > limits.sessions {
         return Err(format!("replica {node} keeps {} sessions", now.sessions));
     }
-    if process.card.socket_length() > SOCKET {
+    if process.card().socket_length() > SOCKET {
         return Err(format!("the socket of replica {node} holds too much"));
     }
     Ok(())

@@ -5,7 +5,7 @@ use electrode_vr::{OpNumber, Snapshot, View};
 
 use super::tail::stored_through;
 use super::{Acked, Committed, Life, Rule, Verdict};
-use crate::process::Process;
+use crate::process::Seen;
 
 pub(super) const RULE: Rule = Rule {
     name: "a quorum holds each committed op",
@@ -53,7 +53,7 @@ pub(super) fn held<'a>(
     view: View,
     primary: usize,
     commit: OpNumber,
-    processes: &impl Fn(usize) -> Option<&'a Process>,
+    processes: &impl Fn(usize) -> Option<Seen<'a>>,
 ) -> Verdict {
     for (node, life) in lives.iter().enumerate() {
         // In this life it stored or followed in the view: what it lost with another life is the recovery's business.
@@ -71,7 +71,7 @@ pub(super) fn held<'a>(
                 stored_through(process)
             ));
         }
-        let own = process.replica.log_digest_at(commit);
+        let own = process.core().log_digest_at(commit);
         if own.is_some_and(|own| committed.digest(commit).is_some_and(|agreed| own != agreed)) {
             return Err(format!(
                 "replica {node} acknowledged op {commit} of view {view}, but has another one there"

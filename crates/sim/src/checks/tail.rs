@@ -1,12 +1,13 @@
 //! The kernel's last op is never beyond what is in log and ring, and only a normal backup's kernel accepts anything.
 
+use electrode_driver::Armed;
 use electrode_fastpath::abi::OP_MASK;
 use electrode_fastpath::host::Word;
 use electrode_vr::{Message, OpNumber, Promise, Status};
 use electrode_wire::{Packet, decode};
 
 use super::{Life, Rule, Verdict};
-use crate::process::{Armed, Process};
+use crate::process::Seen;
 
 pub(crate) const RULE: Rule = Rule {
     name: "the kernel's last op is in log or ring, in the promised view",
@@ -24,13 +25,13 @@ pub(super) const SOUND: Rule = Rule {
 };
 
 /// How far log and ring reach without a gap.
-pub(super) fn stored_through(process: &Process) -> OpNumber {
-    let op = process.replica.snapshot().op;
-    if process.fast_path.is_none() {
+pub(super) fn stored_through(process: Seen<'_>) -> OpNumber {
+    let op = process.core().snapshot().op;
+    if !process.accelerated() {
         return op;
     }
     let mut end = op;
-    for message in process.card.untaken() {
+    for message in process.card().untaken() {
         if let Ok((_, Packet::Message(Message::Prepare(prepare)))) =
             decode(&message, &process.key())
             && prepare.first <= end.next()
@@ -42,23 +43,23 @@ pub(super) fn stored_through(process: &Process) -> OpNumber {
 }
 
 /// After each moment that touched the replica.
-pub(super) fn check(process: &Process) -> Verdict {
-    if process.fast_path.is_none() {
+pub(super) fn check(process: Seen<'_>) -> Verdict {
+    if !process.accelerated() {
         return Ok(());
     }
-    let now = process.replica.snapshot();
-    if now.armed != process.armed.is_some() {
+    let now = process.core().snapshot();
+    if now.armed != process.armed().is_some() {
         return Err(format!(
             "replica {} believes that its kernel's part runs: {}; it does: {:?}",
             process.id(),
             now.armed,
-            process.armed
+            process.armed()
         ));
     }
-    if process.armed != Some(Armed::Backup) {
+    if process.armed() != Some(Armed::Backup) {
         return Ok(());
     }
-    let last = OpNumber(process.card.peek(Word::Tail) & OP_MASK);
+    let last = OpNumber(process.card().peek(Word::Tail) & OP_MASK);
     if last <= now.op || last <= stored_through(process) {
         return Ok(());
     }
@@ -72,7 +73,7 @@ pub(super) fn check(process: &Process) -> Verdict {
 /// A program's exchange of the tail succeeded.
 pub(super) fn accepted(
     life: &Life,
-    process: &Process,
+    process: Seen<'_>,
     disk: Option<Promise>,
     generation: u16,
     from: u64,
@@ -94,7 +95,7 @@ pub(super) fn accepted(
             "the kernel of replica {node} moves its last op from {from} to {to}"
         ));
     }
-    let status = process.replica.snapshot().status;
+    let status = process.core().snapshot().status;
     let promised = disk.map(|promise| promise.view);
     if promised != Some(view) || status != Status::Normal {
         return Err(format!(

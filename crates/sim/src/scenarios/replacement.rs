@@ -14,7 +14,7 @@ fn replaced_hosts_recover_one_after_the_other_and_begin_no_group() {
         let group = |world: &crate::world::World, node: usize| {
             world
                 .process(node)
-                .map(|process| process.replica.snapshot().group)
+                .map(|process| process.core().snapshot().group)
         };
         let name = group(&world, 0);
         // Everybody once, the one that named the group last.
@@ -47,7 +47,7 @@ fn a_replaced_host_waits_while_too_few_others_are_normal() {
         let status = |world: &crate::world::World| {
             world
                 .process(last)
-                .map(|process| process.replica.snapshot().status)
+                .map(|process| process.core().snapshot().status)
         };
         assert_ne!(status(&world), Some(Status::Normal));
         world.join_network();

@@ -28,7 +28,7 @@ impl World {
         }
     }
 
-    /// What a start makes of the log on disk; the counterpart of `crates/replica/src/driver/opening.rs`. None: a rule is
+    /// What a start makes of the log on disk; the counterpart of `crates/replica/src/process/opening.rs`. None: a rule is
     /// broken.
     pub(super) fn open_log(&mut self, node: usize, start: Start) -> Option<Opened> {
         if !self.plan.disk {
@@ -74,7 +74,10 @@ impl World {
     /// When whoever writes the log has something to do.
     pub(super) fn schedule_disk(&mut self, node: usize) {
         let machine = &self.machines[node];
-        let journal = machine.process.as_ref().and_then(|it| it.journal.as_ref());
+        let journal = machine
+            .process
+            .as_ref()
+            .and_then(|it| it.place.journal.as_ref());
         if let Some(due) = journal.and_then(Journal::due)
             && !machine.disk_scheduled
         {
@@ -93,7 +96,11 @@ impl World {
         // Now and then the power goes amid what it does.
         let dies = !self.calm && self.formed && self.random.rarely(50 * self.plan.sudden_death);
         let machine = &mut self.machines[node];
-        let Some(journal) = machine.process.as_mut().and_then(|it| it.journal.as_mut()) else {
+        let Some(journal) = machine
+            .process
+            .as_mut()
+            .and_then(|it| it.place.journal.as_mut())
+        else {
             return;
         };
         let fails_already = machine.disk.broken;

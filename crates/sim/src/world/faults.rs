@@ -26,7 +26,7 @@ impl World {
     /// The replica that leads now, if one does: the one of the highest view, if others still believe that they do.
     pub(crate) fn leader(&self) -> Option<usize> {
         let leads = |node: &usize| {
-            let now = self.process(*node)?.replica.snapshot();
+            let now = self.process(*node)?.core().snapshot();
             (now.status == Status::Normal && now.role == Role::Primary).then_some((now.view, *node))
         };
         let leaders = (0..self.plan.replicas).filter_map(|node| leads(&node));
@@ -170,7 +170,7 @@ impl World {
     fn attach(&mut self, node: usize, attached: bool) {
         self.fault(Some(node), || format!("programs attached: {attached}"));
         if let Some(process) = self.process(node) {
-            process.card.set_attached(attached);
+            process.place.card.set_attached(attached);
         }
     }
 
@@ -220,8 +220,8 @@ impl World {
             match self.process(node) {
                 None => self.start(node),
                 Some(process) => {
-                    process.card.set_attached(true);
-                    process.card.set_interleaving(calm);
+                    process.place.card.set_attached(true);
+                    process.place.card.set_interleaving(calm);
                     self.schedule_wake(node, self.now);
                     self.run_programs(node);
                 }
@@ -238,7 +238,7 @@ impl World {
             .iter()
             .filter_map(|machine| machine.process.as_ref())
         {
-            process.card.set_interleaving(interleaving);
+            process.place.card.set_interleaving(interleaving);
         }
     }
 }

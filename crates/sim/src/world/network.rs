@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use electrode_driver::Armed;
 use electrode_vr::OpNumber;
 use electrode_wire::{Key, Kind, Packet, decode, encode, peek};
 
@@ -9,7 +10,7 @@ use super::{Happening, World};
 use crate::checks::Rule;
 use crate::frame::{Host, parse};
 use crate::plan::MS;
-use crate::process::{Armed, Outgoing, Process};
+use crate::process::{Outgoing, Process};
 use crate::trace::{Arrow, summary};
 
 const FRAMES: Rule = Rule {
@@ -246,7 +247,7 @@ impl World {
             return;
         };
         let machine = &mut self.machines[node];
-        let op = machine.process.as_ref().map(|it| it.replica.snapshot().op);
+        let op = machine.process.as_ref().map(|it| it.core().snapshot().op);
         let stored = |(late, _): &(OpNumber, Vec<u8>)| op.is_none_or(|op| *late <= op);
         if machine.late.as_ref().is_none_or(stored) {
             machine.late = Some((OpNumber(header.op.get()), frame.to_vec()));
@@ -255,10 +256,10 @@ impl World {
 
     /// It may be on its way still when user space stops its programs.
     pub(super) fn bring_late(&mut self, node: usize, process: &Process) {
-        let backup = process.armed == Some(Armed::Backup);
+        let backup = process.armed() == Some(Armed::Backup);
         if backup && !self.calm && self.plan.suspension > 0 && self.random.chance(500) {
             let late = self.machines[node].late.clone();
-            process.card.arrive_late(late.map(|(_, frame)| frame));
+            process.place.card.arrive_late(late.map(|(_, frame)| frame));
         }
     }
 
@@ -322,10 +323,13 @@ impl World {
             return;
         };
         match whole {
-            Some((payload, source)) => process.card.arrive_fragments(&frames, payload, source),
+            Some((payload, source)) => process
+                .place
+                .card
+                .arrive_fragments(&frames, payload, source),
             None => frames
                 .into_iter()
-                .for_each(|frame| process.card.arrive(frame, intact)),
+                .for_each(|frame| process.place.card.arrive(frame, intact)),
         }
         self.run_programs(node);
     }
@@ -372,7 +376,7 @@ impl World {
             {
                 frames
                     .into_iter()
-                    .for_each(|frame| process.card.arrive(frame, true));
+                    .for_each(|frame| process.place.card.arrive(frame, true));
             }
         }
     }
@@ -384,14 +388,14 @@ impl World {
         };
         let decoded = parse(frame).ok().and_then(|datagram| {
             let own = self.plan.layout.address(Host::Replica(node));
-            let (envelope, packet) = decode(datagram.payload, &process.key()).ok()?;
+            let (envelope, packet) = decode(datagram.payload, &process.seen().key()).ok()?;
             let right = datagram.source == own && usize::from(envelope.sender) == node;
             right.then_some(packet)
         });
         match decoded {
             Some(Packet::Message(message)) => {
                 self.checks
-                    .kernel_sent(process, &self.machines[node].disk, &message)
+                    .kernel_sent(process.seen(), &self.machines[node].disk, &message)
             }
             other => {
                 let text =

@@ -11,7 +11,7 @@ const GENERATION: usize = 8192;
 
 /// Addresses of sessions in two generations: when the young one is full it becomes the old one, and what was old and
 /// wasn't heard from meanwhile is forgotten. A forgotten client asks again and is known again.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Clients {
     young: HashMap<ClientId, SocketAddr>,
     old: HashMap<ClientId, SocketAddr>,

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use electrode_driver::{Counts, Driver};
 use electrode_vr::{GroupId, Nonce, Role, StateMachine, Status};
 use electrode_wire::admission::Refusal;
 use electrode_wire::{Key, Packet, encode};
 use nix::sys::socket::SockaddrStorage;
 
-use super::Driver;
+use super::Linux;
 use crate::calls;
 use crate::clock::MS;
 use crate::journal::Journal;
@@ -17,16 +18,17 @@ use crate::status::{DriverReport, PeerReport, StatusReport};
 /// Status requests answered per second: the answer is longer than the question, and anybody may ask.
 const PER_SECOND: u32 = 200;
 
-impl<S: StateMachine> Driver<S> {
+impl Linux {
     /// Answers a status request, unless there were too many.
-    pub(super) fn answer_status(
+    pub(super) fn answer<S: StateMachine>(
         &mut self,
+        driver: &Driver<S>,
         nonce: Nonce,
         source: SocketAddr,
     ) -> Result<(), Refusal> {
-        let (began, answered) = &mut self.counts.status;
-        if self.now >= began.plus(1000 * MS) {
-            (*began, *answered) = (self.now, 0);
+        let (began, answered) = &mut self.status;
+        if driver.now() >= began.plus(1000 * MS) {
+            (*began, *answered) = (driver.now(), 0);
         }
         *answered += 1;
         if *answered > PER_SECOND {
@@ -34,9 +36,9 @@ impl<S: StateMachine> Driver<S> {
         }
         let packet = Packet::StatusReply {
             nonce,
-            body: self.report().into_datagram(),
+            body: self.report(driver).into_datagram(),
         };
-        let envelope = self.envelope(0);
+        let envelope = driver.door().envelope(0);
         self.socket
             .compose(|out| encode(&envelope, &Key::UNKEYED, &packet, out));
         self.socket.send_to(SockaddrStorage::from(source));
@@ -44,8 +46,9 @@ impl<S: StateMachine> Driver<S> {
     }
 
     /// The whole report.
-    pub(super) fn report(&self) -> StatusReport {
-        let core = self.replica.snapshot();
+    pub(crate) fn report<S: StateMachine>(&self, driver: &Driver<S>) -> StatusReport {
+        let (core, door, now) = (driver.core().snapshot(), driver.door(), driver.now());
+        let own = door.index();
         let status = match core.status {
             Status::Starting => "starting",
             Status::Normal => "normal",
@@ -65,10 +68,10 @@ impl<S: StateMachine> Driver<S> {
                 program.insert(counter.name.to_owned(), counter.value);
             }
         }
-        let others = self.addresses.iter().zip(&core.peers).zip(0_u8..);
-        let peers = others.filter(|(_, index)| *index != self.index.0).map(
+        let others = door.addresses().iter().zip(&core.peers).zip(0_u8..);
+        let peers = others.filter(|(_, index)| *index != own.0).map(
             |((address, (heard, acked)), index)| {
-                let heard_ms = (heard.0 > 0).then(|| self.now.0.saturating_sub(heard.0) / MS);
+                let heard_ms = (heard.0 > 0).then(|| now.0.saturating_sub(heard.0) / MS);
                 PeerReport {
                     index,
                     address: address.to_string(),
@@ -78,11 +81,11 @@ impl<S: StateMachine> Driver<S> {
             },
         );
         StatusReport {
-            index: self.index.0,
-            address: self.addresses[self.index.index()].to_string(),
+            index: own.0,
+            address: door.addresses()[own.index()].to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
-            uptime_ms: self.now.0.saturating_sub(self.started.0) / MS,
+            uptime_ms: now.0.saturating_sub(self.started.0) / MS,
             app: self.app.to_string(),
             status: status.to_owned(),
             reason: core.reason,
@@ -104,15 +107,15 @@ impl<S: StateMachine> Driver<S> {
             group: (core.group != GroupId(0)).then(|| format!("{:016x}", core.group.0)),
             log_digest: format!("{:016x}", core.log_digest.0),
             state_digest: format!("{:016x}", core.state_digest.0),
-            accelerated: self.fast_path.report(),
+            accelerated: self.fast_path.report(driver.armed().is_some()),
             peers: peers.collect(),
             counters,
-            driver: self.driver_report(),
+            driver: self.driver_report(driver.counts()),
             notices: self.refusals.notices(),
         }
     }
 
-    fn driver_report(&self) -> DriverReport {
+    fn driver_report(&self, counts: &Counts) -> DriverReport {
         let socket = &self.socket.counts;
         let mut dropped = self.refusals.counts();
         for (name, count) in [
@@ -130,13 +133,13 @@ impl<S: StateMachine> Driver<S> {
             disk_syncs,
             packets_in: socket.packets_in,
             packets_out: socket.packets_out,
-            stored: self.counts.stored,
-            broadcasts: self.counts.broadcasts,
-            broadcasts_plain: self.counts.broadcasts_plain,
-            requests: self.counts.requests,
-            replies: self.counts.replies,
+            stored: counts.stored,
+            broadcasts: counts.broadcasts,
+            broadcasts_plain: counts.broadcasts_plain,
+            requests: counts.requests,
+            replies: counts.replies,
             syscalls: calls::total(),
-            turns: self.counts.turns,
+            turns: counts.turns,
             dropped,
         }
     }
