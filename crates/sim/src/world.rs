@@ -424,7 +424,8 @@ impl World {
         if std::mem::take(&mut self.machines[node].asleep) {
             process.woke();
         }
-        let may_die = !self.calm && self.plan.sudden_death > 0 && self.machines_allow_death(node);
+        let deadly = self.plan.sudden_death > 0 || self.plan.promise_death > 0;
+        let may_die = !self.calm && deadly && self.machines_allow_death(node);
         let mut sent = Vec::new();
         let mut readable = process.card.readable();
         let mut ended = None;
@@ -445,6 +446,7 @@ impl World {
                 sent: &mut sent,
                 may_die,
                 sudden_death: self.plan.sudden_death,
+                promise_death: self.plan.promise_death,
             };
             let turned = process.turn(&mut around, readable);
             process.watch(&mut around);
@@ -552,6 +554,7 @@ impl World {
             sent: &mut Vec::new(),
             may_die: false,
             sudden_death: 0,
+            promise_death: 0,
         };
         process.watch(&mut around);
         self.answers_leave(node, answers);

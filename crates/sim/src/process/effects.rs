@@ -85,6 +85,9 @@ impl Process {
                 host.set_group(promise.group.0);
             }
         }
+        if around.may_die && around.random.chance(around.promise_death) {
+            return Err(End::Killed);
+        }
         Ok(())
     }
 

@@ -58,7 +58,7 @@ impl<S: StateMachine> Replica<S> {
         let patience = self.config.timing.view_change;
         if self.status == Status::Normal && self.is_primary() {
             let live = |other: &ReplicaId| {
-                let heard = self.peers[other.index()].heard;
+                let heard = self.peers[other.index()].followed;
                 heard > Time(0) && heard.plus(patience) > self.now
             };
             return self.others().filter(live).count() >= self.faults();
@@ -66,6 +66,18 @@ impl<S: StateMachine> Replica<S> {
         self.view_change
             .heard_primary
             .is_some_and(|heard| heard.plus(patience) > self.now)
+    }
+
+    /// Whether a backup of this replica's view can say this. A replica that lost its state, or that asks for a view beyond the
+    /// next one (for it has promised a later view, or knows that the next one's primary is recovering), is alive, but
+    /// nothing can be decided with it here: to count it would deny every pre-vote to those who could work without this
+    /// primary.
+    pub(super) fn may_follow(&self, message: &Message) -> bool {
+        match message {
+            Message::Recovery { .. } | Message::Hello { .. } => false,
+            Message::PreVote { view } => *view <= self.promised.next(),
+            _ => true,
+        }
     }
 
     pub(super) fn on_pre_vote_ok(&mut self, from: ReplicaId, view: View, out: &mut Vec<Effect>) {

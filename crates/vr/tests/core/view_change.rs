@@ -1,6 +1,6 @@
 //! View changes (protocol.md, rules 1 to 3, 7 to 12).
 
-use electrode_vr::{Effect, Message, OpNumber, Role, Status, View};
+use electrode_vr::{Effect, Message, Nonce, OpNumber, Role, Status, View};
 
 use crate::support::*;
 
@@ -66,6 +66,35 @@ fn rule_11_a_primary_that_hears_a_quorum_is_loyal_to_itself() {
     );
     let mut five = Bench::normal(config(5, 0));
     assert_eq!(five.hear(2, pre_vote(1)), [send(2, pre_vote_ok(1))]);
+}
+
+#[test]
+fn a_primary_is_not_followed_by_who_asks_for_a_view_beyond_the_next_or_recovers() {
+    let recovery = || Message::Recovery {
+        nonce: Nonce(7),
+        promised: View(0),
+    };
+    let mut bench = Bench::normal(config(3, 0));
+    bench.hear(1, recovery());
+    assert_eq!(bench.hear(2, pre_vote(2)), [send(2, pre_vote_ok(2))]);
+    // Nor does one that asks count for another that asks.
+    let mut five = Bench::normal(config(5, 0));
+    five.hear(1, recovery());
+    five.hear(3, prepare_ok(0, 0, 0));
+    five.hear(2, pre_vote(2));
+    assert_eq!(five.hear(4, pre_vote(2)), [send(4, pre_vote_ok(2))]);
+}
+
+#[test]
+fn a_primary_steps_down_when_others_only_recover_or_ask_for_a_view_beyond_the_next() {
+    let mut bench = Bench::normal(config(3, 0));
+    bench.hear(1, prepare_ok(0, 0, 0));
+    for _ in 0..10 {
+        bench.hear(2, pre_vote(2));
+        bench.tick_after(40);
+    }
+    let reason = bench.shows().reason.expect("it decides nothing any more");
+    assert!(reason.starts_with("stepped down"), "{reason}");
 }
 
 #[test]
