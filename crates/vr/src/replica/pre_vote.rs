@@ -19,9 +19,8 @@ impl<S: StateMachine> Replica<S> {
         let view = self.view_worth_trying(self.promised.next());
         let own = ReplicaSet::of(self.config.index);
         let change = &mut self.view_change;
-        if change.pre_vote.is_none_or(|(asked, _)| asked != view) {
-            change.pre_vote = Some((view, own));
-        }
+        // Support is of the moment: who didn't hear the primary when it was asked before may have heard it since.
+        change.pre_vote = Some((view, own));
         let wait = self.config.timing.retry << change.asked.min(MAX_DOUBLINGS);
         change.asked = change.asked.saturating_add(1);
         let wait = self.jittered(wait);

@@ -39,7 +39,7 @@ pub(super) struct ViewChange {
     pub(super) heard_primary: Option<Time>,
     /// When a backup begins to doubt its primary.
     pub(super) suspect_at: Time,
-    /// The view that support is being asked for, and who gave it.
+    /// The view that support was asked for last, and who has given it since.
     pub(super) pre_vote: Option<(View, ReplicaSet)>,
     /// Pre-votes in vain since the primary was heard.
     pub(super) asked: u32,
@@ -179,6 +179,9 @@ impl<S: StateMachine> Replica<S> {
     }
 
     fn leave_normal(&mut self, out: &mut Vec<Effect>) {
+        if self.status == Status::Normal && self.leads(self.config.index, self.last_normal) {
+            self.turn_away(out);
+        }
         self.status = Status::ViewChange;
         self.learned_commit = self.commit;
         self.transfer = None;

@@ -54,10 +54,28 @@ impl Random<'_> {
         }
     }
 
-    fn message(&mut self) -> Message {
-        let view = View(self.number());
-        let (op, commit) = (OpNumber(self.number()), OpNumber(self.number()));
-        let (nonce, digest) = (Nonce(self.number()), Digest(self.number()));
+    /// Any message; now and then one that answers a question of this replica, or that knows its view and log.
+    fn message(&mut self, bench: &Bench) -> Message {
+        let (now, nonces) = (bench.shows(), bench.replica.open_nonces());
+        let view = match self.next() % 3 {
+            0 => now.view,
+            _ => View(self.number()),
+        };
+        let op = match self.next() % 4 {
+            0 => now.op,
+            1 => now.op.next(),
+            _ => OpNumber(self.number()),
+        };
+        let commit = OpNumber(self.number());
+        let nonce = match self.next() % 3 {
+            0 => nonces.1.unwrap_or(nonces.0),
+            1 => nonces.0,
+            _ => Nonce(self.number()),
+        };
+        let digest = match self.next() % 3 {
+            0 => now.log_digest,
+            _ => Digest(self.number()),
+        };
         let entries = (0..self.next() % 4)
             .map(|_| {
                 entry(
@@ -105,7 +123,10 @@ impl Random<'_> {
                 after: op,
             },
             10 => {
-                let (digest_after, after) = (Digest(self.number()), OpNumber(self.number()));
+                let (digest_after, after) = match self.next() % 3 {
+                    0 => (now.log_digest, now.op),
+                    _ => (Digest(self.number()), OpNumber(self.number())),
+                };
                 Message::NewState {
                     view,
                     nonce,
@@ -239,7 +260,7 @@ fn bombard(start: Start, fast_path: bool, seed: u64, mut random: Random<'_>) {
             }),
             _ => Input::Message {
                 from,
-                message: random.message(),
+                message: random.message(&bench),
             },
         };
         let effects = bench.step(input);
