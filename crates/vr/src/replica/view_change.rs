@@ -243,7 +243,7 @@ impl<S: StateMachine> Replica<S> {
         }
     }
 
-    /// Section 4.2, step 3: f others have promised the view too.
+    /// Section 4.2, step 2: f others have promised the view too.
     fn announce_log(&mut self, out: &mut Vec<Effect>) {
         if self.view_change.announced || self.view_change.starters.len() <= self.faults() {
             return;
@@ -326,7 +326,7 @@ impl<S: StateMachine> Replica<S> {
         self.choose_log(out);
     }
 
-    /// Section 4.2, step 5: the log of the highest (last normal view, op) of f + 1 is the new view's (rule 1).
+    /// Section 4.2, step 3: the log of the highest (last normal view, op) of f + 1 is the new view's (rule 1).
     fn choose_log(&mut self, out: &mut Vec<Effect>) {
         let change = &self.view_change;
         let others = change.candidates.iter().flatten().copied();
