@@ -315,6 +315,11 @@ impl Session {
                 self.pending[index].retries = 0;
                 None
             }
+            // A primary that was cut off doesn't know of sessions that began without it.
+            ReplyRef::NoSession if reply.view < self.view => {
+                self.pending[index].retries = self.pending[index].retries.max(1);
+                None
+            }
             ReplyRef::NoSession => {
                 // What became of any number of this session isn't known.
                 for pending in std::mem::take(&mut self.pending) {

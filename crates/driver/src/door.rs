@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use electrode_vr::{ClientId, GroupId, Message, Nonce, Prepare, ReplicaId, RequestNumber, Start};
 use electrode_wire::admission::{Refusal, admit};
+use electrode_wire::header::EPOCH;
 use electrode_wire::{Envelope, Key, Packet, decode, encode_message, encode_reply};
 
 use crate::clients::Clients;
@@ -163,7 +164,7 @@ impl Door {
     pub fn envelope(&self, flags: u8) -> Envelope {
         Envelope {
             group: self.group,
-            epoch: 0,
+            epoch: EPOCH,
             sender: self.index.0,
             flags,
         }

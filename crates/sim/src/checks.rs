@@ -174,9 +174,12 @@ impl Checks {
             let verdict = self.states.check(&now, node);
             self.require(states::RULE, verdict);
             if leads {
-                let number = self.lives[node].number;
-                let verdict = self.primaries.check(now.view, node, number);
-                self.require(primaries::RULE, verdict);
+                // A group of one votes, leads and commits in one step: if it dies before the promise is on disk, it did nothing.
+                if disk.promise.is_some_and(|promise| promise.view >= now.view) {
+                    let number = self.lives[node].number;
+                    let verdict = self.primaries.check(now.view, node, number);
+                    self.require(primaries::RULE, verdict);
+                }
                 // What a new primary finds committed elsewhere was acknowledged in an earlier view.
                 if !known {
                     let verdict =

@@ -106,6 +106,8 @@ pub struct Plan {
     pub(crate) delay: u64,
     /// Crash in the middle of an effect list, per ten million effects.
     pub(crate) sudden_death: u64,
+    /// Crash right after a promise is on disk and before anything is said of it, per mille of promises.
+    pub(crate) promise_death: u64,
     /// Nanoseconds: at most this from one fault to the next.
     pub(crate) fault_gap: u64,
     /// Nanoseconds of the phase that breaks things, at most.
@@ -222,6 +224,12 @@ impl Plan {
             } else {
                 random.pick(&[0, 200, 2000])
             },
+            // From a sequence of its own, like what follows below.
+            promise_death: if only_loss {
+                0
+            } else {
+                Random::new(seed ^ 0xd1e5).pick(&[0, 0, 0, 300])
+            },
             fault_gap: random.pick(&[30 * MS, 90 * MS, 200 * MS]),
             break_for: if quick { 1500 * MS } else { 4000 * MS },
             interleaving: random.pick(&[0, 100, 400]),
@@ -289,6 +297,7 @@ impl Plan {
             corruption: 0,
             staleness: 0,
             sudden_death: 0,
+            promise_death: 0,
             notice_loss: 0,
             socket_loss: 0,
             drift: 0,

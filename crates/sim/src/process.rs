@@ -60,6 +60,7 @@ pub(crate) struct Surroundings<'a> {
     /// Whether it may be killed amid its effects.
     pub(crate) may_die: bool,
     pub(crate) sudden_death: u64,
+    pub(crate) promise_death: u64,
 }
 
 /// What leaves a machine.

@@ -422,7 +422,8 @@ impl World {
         process.place.card.set_time(local);
         self.bring_racing(node, &process);
         self.bring_late(node, &process);
-        let may_die = !self.calm && self.plan.sudden_death > 0 && self.machines_allow_death(node);
+        let deadly = self.plan.sudden_death > 0 || self.plan.promise_death > 0;
+        let may_die = !self.calm && deadly && self.machines_allow_death(node);
         let mut sent = Vec::new();
         let slept = std::mem::take(&mut self.machines[node].asleep);
         let mut ended = None;
@@ -443,6 +444,7 @@ impl World {
                 sent: &mut sent,
                 may_die,
                 sudden_death: self.plan.sudden_death,
+                promise_death: self.plan.promise_death,
             };
             if turn == 0 && slept {
                 process.woke(&mut around);
@@ -555,6 +557,7 @@ impl World {
             sent: &mut Vec::new(),
             may_die: false,
             sudden_death: 0,
+            promise_death: 0,
         };
         process.watch(&mut around);
         self.answers_leave(node, answers);

@@ -23,8 +23,7 @@ fn patience(mutation: Mutation) -> u64 {
         return seeds;
     }
     match mutation {
-        Mutation::RecoveryBelowPromise
-        | Mutation::RecoveryWithoutNonce
+        Mutation::RecoveryWithoutNonce
         | Mutation::HeardOfOlderGenerations
         | Mutation::ClientTableNotRolledBack
         | Mutation::OlderAcksCounted

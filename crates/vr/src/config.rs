@@ -62,7 +62,9 @@ impl Default for Timing {
 }
 
 impl Timing {
-    /// The same, each time-out multiplied by `factor`: for machines or networks that are so much slower.
+    /// The same, each time-out multiplied by `factor`: for machines or networks that are so much slower. All but the lease:
+    /// a primary believes for as long as its backups are bound, so that must be the same at every replica, whatever
+    /// factor each was given.
     #[must_use]
     pub fn slower(self, factor: u32) -> Timing {
         let factor = u64::from(factor);
@@ -71,7 +73,7 @@ impl Timing {
             view_change: self.view_change.saturating_mul(factor),
             resend: self.resend.saturating_mul(factor),
             retry: self.retry.saturating_mul(factor),
-            lease: self.lease.saturating_mul(factor),
+            lease: self.lease,
         }
     }
 }

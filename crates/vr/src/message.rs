@@ -77,7 +77,7 @@ pub enum Message {
         /// The new view.
         view: View,
     },
-    /// Section 4.2, step 3, without the log: the new primary fetches what it lacks by [`Message::GetState`] from the best.
+    /// Section 4.2, step 2, without the log: the new primary fetches what it lacks by [`Message::GetState`] from the best.
     DoViewChange {
         /// The new view.
         view: View,
@@ -90,7 +90,7 @@ pub enum Message {
         /// The digest of the sender's log at `op`.
         digest: Digest,
     },
-    /// Section 4.2, step 5, without the log: a backup whose log differs fetches by [`Message::GetState`].
+    /// Section 4.2, step 3, without the log: a backup whose log differs fetches by [`Message::GetState`].
     StartView {
         /// The new view.
         view: View,

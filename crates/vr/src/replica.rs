@@ -54,6 +54,8 @@ const VIEW_LIMIT: u64 = 1 << 62;
 struct Peer {
     /// When it was last heard, by socket or kernel.
     heard: Time,
+    /// When it last said something that a backup of this replica's view can say (`may_follow`).
+    followed: Time,
     /// The highest op that it acknowledged in this view.
     acked: OpNumber,
     /// When it last said that it was recovering, unless it said something else since.
@@ -295,8 +297,12 @@ impl<S: StateMachine> Replica<S> {
             return;
         }
         let now = self.now;
+        let follows = self.may_follow(&message);
         let peer = &mut self.peers[from.index()];
         peer.heard = now;
+        if follows {
+            peer.followed = now;
+        }
         let recovering = matches!(message, Message::Recovery { .. });
         let knows_no_state = matches!(message, Message::Hello { .. } | Message::HelloOk { .. });
         if recovering {

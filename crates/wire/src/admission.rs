@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use crate::header::EPOCH;
 use crate::{DecodeError, Envelope, Packet};
 use electrode_vr::{GroupId, Message, ReplicaId};
 
@@ -23,6 +24,13 @@ pub enum Refusal {
     },
     /// This replica doesn't know its group yet, and the sender is a step ahead: ordinary while a group starts.
     NoGroupYet {
+        /// Who sent it.
+        sender: u8,
+    },
+    /// Of another epoch: from a replica or client that knows of a change of membership.
+    WrongEpoch {
+        /// The sender's epoch.
+        epoch: u32,
         /// Who sent it.
         sender: u8,
     },
@@ -55,6 +63,7 @@ impl Refusal {
             },
             Refusal::WrongGroup { .. } => "wrong_group",
             Refusal::NoGroupYet { .. } => "no_group_yet",
+            Refusal::WrongEpoch { .. } => "wrong_epoch",
             Refusal::WrongSource { .. } => "wrong_source",
             Refusal::NotForReplicas => "not_for_replicas",
             Refusal::TooOften => "status_too_often",
@@ -79,14 +88,16 @@ impl Refusal {
                 ours,
                 sender,
             } => {
-                let who = if sender == crate::CLIENT {
-                    "a client".into()
-                } else {
-                    format!("replica {sender}")
-                };
+                let who = who(sender);
                 format!(
                     "from {source}: {who} of group {:016x}, but this is group {:016x}",
                     theirs.0, ours.0
+                )
+            }
+            Refusal::WrongEpoch { epoch, sender } => {
+                let who = who(sender);
+                format!(
+                    "from {source}: {who} in epoch {epoch} of its group's membership; this version knows only epoch {EPOCH}"
                 )
             }
             Refusal::NoGroupYet { sender } => {
@@ -103,6 +114,14 @@ impl Refusal {
             Refusal::TooOften => format!("from {source}: asks for the status too often"),
             Refusal::NoSource => "a datagram without a source".to_owned(),
         }
+    }
+}
+
+fn who(sender: u8) -> String {
+    if sender == crate::CLIENT {
+        "a client".to_owned()
+    } else {
+        format!("replica {sender}")
     }
 }
 
@@ -168,6 +187,12 @@ pub fn admit(
             }
         }
     };
+    if envelope.epoch != EPOCH {
+        return Err(Refusal::WrongEpoch {
+            epoch: envelope.epoch,
+            sender: envelope.sender,
+        });
+    }
     match packet {
         Packet::Message(message) => {
             let known = replicas
@@ -253,6 +278,16 @@ mod tests {
             &replicas,
         )
         .map_err(Refusal::name)
+    }
+
+    #[test]
+    fn another_epoch_is_for_those_who_know_it() {
+        let later = Envelope {
+            epoch: 1,
+            ..envelope(5, 1)
+        };
+        assert_eq!(check(&later, &commit(), 1, OWN), Err("wrong_epoch"));
+        assert_eq!(check(&envelope(5, 1), &commit(), 1, OWN), Ok(()));
     }
 
     #[test]

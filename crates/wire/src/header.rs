@@ -21,6 +21,9 @@ pub const MAGIC: u32 = u32::from_le_bytes(*b"ELCT");
 /// The protocol's version. Replicas speak this and the one before it (there is none yet).
 pub const VERSION: u8 = 1;
 
+/// The only epoch that there is: what comes from a group whose membership has changed is for replicas that know how.
+pub const EPOCH: u32 = 0;
+
 /// The `sender` of a message that comes from a client.
 pub const CLIENT: u8 = 0xff;
 
@@ -67,7 +70,7 @@ pub struct Header {
     pub request: U64,
     /// Bytes of the body.
     pub length: U32,
-    /// The configuration's epoch; 0 until membership can change.
+    /// The configuration's epoch: [`EPOCH`] until membership can change.
     pub epoch: U32,
 }
 

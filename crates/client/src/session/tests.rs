@@ -309,6 +309,20 @@ fn a_lost_session_fails_what_is_in_flight_and_the_queue_goes_on_in_a_new_one() {
 }
 
 #[test]
+fn a_primary_of_an_earlier_view_cant_say_that_the_session_is_lost() {
+    let mut session = established(Settings::new(3));
+    submit(&mut session, 1);
+    sent(&mut session, NOW);
+    answer(&mut session, 1, (4, 2), ReplyRef::NotPrimary);
+    assert_eq!(sent(&mut session, NOW), [(1, 2)]);
+    // Cut off since view 0, it never heard of the session.
+    answer(&mut session, 0, (0, 2), ReplyRef::NoSession);
+    assert_eq!(failures(&mut session), []);
+    let done = answer(&mut session, 1, (4, 2), ReplyRef::Done(b"")).unwrap();
+    assert_eq!(done.token, 1);
+}
+
+#[test]
 fn a_limit_that_a_replica_tells_is_kept() {
     let mut session = session(3);
     session.submit(NOW, 0, vec![0; 100], after(1000)).unwrap();

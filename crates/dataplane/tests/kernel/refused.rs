@@ -233,6 +233,9 @@ fn fragments_options_and_wrong_lengths_are_passed() {
         patch(payload, b"ELCS");
         patch(payload + 4, &[0]);
         patch(payload + 4, &[2]);
+        // Of an epoch that isn't known here.
+        patch(payload + 76, &[1]);
+        patch(payload + 79, &[1]);
         // Neither of the two EtherTypes, and each with the other's header.
         patch(12, &[0x08, 0x06]);
         patch(12, if net.v6 { &[0x08, 0x00] } else { &[0x86, 0xdd] });

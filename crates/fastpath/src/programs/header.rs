@@ -58,7 +58,7 @@ pub(super) fn set<'f>(
     header.store(field, value.to_le());
 }
 
-/// What `magic` and `version` have to be.
+/// What `magic`, `version` and `epoch` have to be.
 pub(super) fn is_ours<'f>(header: View<'_, 'f, Header>) -> bpf_asm::builder::Cond<'f> {
     header
         .load(field!(Header, magic))
@@ -66,4 +66,7 @@ pub(super) fn is_ours<'f>(header: View<'_, 'f, Header>) -> bpf_asm::builder::Con
         & header
             .load(field!(Header, version))
             .eq(electrode_wire::header::VERSION)
+        & header
+            .load(field!(Header, epoch))
+            .eq(Le::new(electrode_wire::header::EPOCH))
 }

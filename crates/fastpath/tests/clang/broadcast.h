@@ -62,7 +62,7 @@ int broadcast(struct skb *ctx) {
     if (!parse(packet, &parsed))
         return TC_ACT_OK;
     struct header *header = packet.data + parsed.udp + 8;
-    if (SHORT(packet, header) || header->magic != MAGIC || header->version != VERSION || !(header->flags & FLAG_BROADCAST))
+    if (SHORT(packet, header) || header->magic != MAGIC || header->version != VERSION || header->epoch || !(header->flags & FLAG_BROADCAST))
         return TC_ACT_OK;
     struct shared *shared = shared_words();
     if (!shared)

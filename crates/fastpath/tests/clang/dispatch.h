@@ -7,7 +7,7 @@ int dispatch(struct xdp_md *ctx) {
     if (!parse(packet, &parsed))
         return leave(dispatch_foreign, XDP_PASS);
     struct header *header = packet.data + parsed.udp + 8;
-    if (SHORT(packet, header) || header->magic != MAGIC || header->version != VERSION)
+    if (SHORT(packet, header) || header->magic != MAGIC || header->version != VERSION || header->epoch)
         return leave(dispatch_foreign, XDP_PASS);
     if (parsed.payload != (u64)header->length + HEADER_BYTES)
         return leave(dispatch_foreign, XDP_PASS);

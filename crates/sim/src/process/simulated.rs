@@ -144,6 +144,9 @@ impl System<Ledger> for Simulated<'_, '_> {
             .checks
             .persisted(self.place.index, disk.promise, promise);
         disk.promise = Some(promise);
+        if self.around.may_die && self.around.random.chance(self.around.promise_death) {
+            return Err(End::Killed);
+        }
         Ok(())
     }
 

@@ -56,3 +56,23 @@ fn a_replaced_host_waits_while_too_few_others_are_normal() {
         assert!(world.works(), "{}", world.describe());
     }
 }
+
+#[test]
+fn a_primary_of_an_earlier_view_denies_nobody_a_change_when_the_later_ones_host_is_replaced() {
+    for acceleration in both() {
+        let mut plan = Plan::of(11, 100_000, acceleration).without_faults();
+        (plan.explicit_bootstrap, plan.replacement) = (false, true);
+        (plan.replicas, plan.programs) = (3, vec![plan.programs[0]; 3]);
+        let mut world = quiet_as(plan);
+        world.isolate(0);
+        world.run_until(world.now + 2000 * MS);
+        held(&world);
+        assert_eq!(world.leader(), Some(1));
+        // Replica 1 forgets the view that it led; replica 0 doesn't know of it yet, and hears both others again.
+        world.crash(1, Some(MS));
+        world.join_network();
+        world.run_until(world.now + 3000 * MS);
+        held(&world);
+        assert!(world.works(), "{}", world.describe());
+    }
+}

@@ -243,7 +243,9 @@ impl<S: StateMachine> Replica<S> {
             return self.ignore_kernel_acks();
         }
         let peer = &mut self.peers[from.index()];
-        peer.heard = peer.heard.max(at.min(self.now));
+        let at = at.min(self.now);
+        peer.heard = peer.heard.max(at);
+        peer.followed = peer.followed.max(at);
         peer.joined = true;
         self.acknowledge(from, op);
         self.advance_commit(out);

@@ -19,7 +19,8 @@ impl<S> Replica<S> {
         self.now = PRESENT;
         self.random = entropy.0;
         for peer in &mut self.peers {
-            (peer.heard, peer.recovering, peer.joined) = (PRESENT, None, true);
+            (peer.heard, peer.followed) = (PRESENT, PRESENT);
+            (peer.recovering, peer.joined) = (None, true);
             // It decides only how much of the log is shown at once.
             peer.shown = None;
         }

@@ -193,7 +193,7 @@ impl<S: StateMachine> Replica<S> {
     fn forsaken(&self) -> bool {
         let patience = self.config.timing.view_change.saturating_mul(2);
         let heard = |other: &ReplicaId| {
-            let heard = self.peers[other.index()].heard.max(self.primary.since);
+            let heard = self.peers[other.index()].followed.max(self.primary.since);
             heard.plus(patience) > self.now
         };
         self.others().filter(heard).count() < self.faults()

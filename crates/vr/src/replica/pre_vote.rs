@@ -19,9 +19,8 @@ impl<S: StateMachine> Replica<S> {
         let view = self.view_worth_trying(self.promised.next());
         let own = ReplicaSet::of(self.config.index);
         let change = &mut self.view_change;
-        if change.pre_vote.is_none_or(|(asked, _)| asked != view) {
-            change.pre_vote = Some((view, own));
-        }
+        // Support is of the moment: who didn't hear the primary when it was asked before may have heard it since.
+        change.pre_vote = Some((view, own));
         let wait = self.config.timing.retry << change.asked.min(MAX_DOUBLINGS);
         change.asked = change.asked.saturating_add(1);
         let wait = self.jittered(wait);
@@ -58,7 +57,7 @@ impl<S: StateMachine> Replica<S> {
         let patience = self.config.timing.view_change;
         if self.status == Status::Normal && self.is_primary() {
             let live = |other: &ReplicaId| {
-                let heard = self.peers[other.index()].heard;
+                let heard = self.peers[other.index()].followed;
                 heard > Time(0) && heard.plus(patience) > self.now
             };
             return self.others().filter(live).count() >= self.faults();
@@ -66,6 +65,18 @@ impl<S: StateMachine> Replica<S> {
         self.view_change
             .heard_primary
             .is_some_and(|heard| heard.plus(patience) > self.now)
+    }
+
+    /// Whether a backup of this replica's view can say this. A replica that lost its state, or that asks for a view beyond the
+    /// next one (for it has promised a later view, or knows that the next one's primary is recovering), is alive, but
+    /// nothing can be decided with it here: to count it would deny every pre-vote to those who could work without this
+    /// primary.
+    pub(super) fn may_follow(&self, message: &Message) -> bool {
+        match message {
+            Message::Recovery { .. } | Message::Hello { .. } => false,
+            Message::PreVote { view } => *view <= self.promised.next(),
+            _ => true,
+        }
     }
 
     pub(super) fn on_pre_vote_ok(&mut self, from: ReplicaId, view: View, out: &mut Vec<Effect>) {

@@ -236,7 +236,8 @@ impl<S: StateMachine> Replica<S> {
         else {
             return;
         };
-        if !self.answers_transfer(from, view, nonce) || op.0 >= OpNumber::LIMIT || commit > op {
+        let impossible = op.0 >= OpNumber::LIMIT || commit > op || after > op;
+        if !self.answers_transfer(from, view, nonce) || impossible {
             return self.ignore_new_state();
         }
         let Some(transfer) = &mut self.transfer else {

@@ -39,7 +39,7 @@ pub(super) struct ViewChange {
     pub(super) heard_primary: Option<Time>,
     /// When a backup begins to doubt its primary.
     pub(super) suspect_at: Time,
-    /// The view that support is being asked for, and who gave it.
+    /// The view that support was asked for last, and who has given it since.
     pub(super) pre_vote: Option<(View, ReplicaSet)>,
     /// Pre-votes in vain since the primary was heard.
     pub(super) asked: u32,
@@ -179,6 +179,9 @@ impl<S: StateMachine> Replica<S> {
     }
 
     fn leave_normal(&mut self, out: &mut Vec<Effect>) {
+        if self.status == Status::Normal && self.leads(self.config.index, self.last_normal) {
+            self.turn_away(out);
+        }
         self.status = Status::ViewChange;
         self.learned_commit = self.commit;
         self.transfer = None;
@@ -240,7 +243,7 @@ impl<S: StateMachine> Replica<S> {
         }
     }
 
-    /// Section 4.2, step 3: f others have promised the view too.
+    /// Section 4.2, step 2: f others have promised the view too.
     fn announce_log(&mut self, out: &mut Vec<Effect>) {
         if self.view_change.announced || self.view_change.starters.len() <= self.faults() {
             return;
@@ -323,7 +326,7 @@ impl<S: StateMachine> Replica<S> {
         self.choose_log(out);
     }
 
-    /// Section 4.2, step 5: the log of the highest (last normal view, op) of f + 1 is the new view's (rule 1).
+    /// Section 4.2, step 3: the log of the highest (last normal view, op) of f + 1 is the new view's (rule 1).
     fn choose_log(&mut self, out: &mut Vec<Effect>) {
         let change = &self.view_change;
         let others = change.candidates.iter().flatten().copied();

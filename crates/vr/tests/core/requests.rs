@@ -204,6 +204,26 @@ fn a_primary_without_a_quorum_of_life_signs_steps_down_and_turns_its_clients_awa
 }
 
 #[test]
+fn a_primary_that_another_view_ends_turns_its_clients_away() {
+    let mut primary = Bench::normal(config(3, 0));
+    primary.request(1, 1, "in the log");
+    primary.flush();
+    primary.request(2, 1, "queued");
+    primary.request(3, 2, "unknown session");
+    let effects = primary.vote(1, 1);
+    let away = |client| answer(client, 1, 1, Reply::Unavailable);
+    assert!(effects.contains(&away(1)), "{effects:?}");
+    assert!(effects.contains(&away(2)), "{effects:?}");
+    // Backups have nobody to turn away.
+    let mut backup = Bench::normal(config(3, 2));
+    backup.hear(0, Message::Prepare(prepare(0, 1, 0, entries(&["a"]))));
+    let effects = backup.vote(1, 1);
+    let replies =
+        |effect: &electrode_vr::Effect| matches!(effect, electrode_vr::Effect::Reply { .. });
+    assert!(!effects.iter().any(replies), "{effects:?}");
+}
+
+#[test]
 fn when_too_many_wait_for_a_predecessor_one_is_told_to_come_again() {
     let mut primary = Bench::normal(config(3, 0));
     // The limit is 8.

@@ -1,6 +1,6 @@
 //! View changes (protocol.md, rules 1 to 3, 7 to 12).
 
-use electrode_vr::{Effect, Message, OpNumber, Role, Status, View};
+use electrode_vr::{Effect, Message, Nonce, OpNumber, Reply, Role, Status, View};
 
 use crate::support::*;
 
@@ -66,6 +66,46 @@ fn rule_11_a_primary_that_hears_a_quorum_is_loyal_to_itself() {
     );
     let mut five = Bench::normal(config(5, 0));
     assert_eq!(five.hear(2, pre_vote(1)), [send(2, pre_vote_ok(1))]);
+}
+
+#[test]
+fn a_primary_is_not_followed_by_who_asks_for_a_view_beyond_the_next_or_recovers() {
+    let recovery = || Message::Recovery {
+        nonce: Nonce(7),
+        promised: View(0),
+    };
+    let mut bench = Bench::normal(config(3, 0));
+    bench.hear(1, recovery());
+    assert_eq!(bench.hear(2, pre_vote(2)), [send(2, pre_vote_ok(2))]);
+    // Nor does one that asks count for another that asks.
+    let mut five = Bench::normal(config(5, 0));
+    five.hear(1, recovery());
+    five.hear(3, prepare_ok(0, 0, 0));
+    five.hear(2, pre_vote(2));
+    assert_eq!(five.hear(4, pre_vote(2)), [send(4, pre_vote_ok(2))]);
+}
+
+#[test]
+fn a_primary_steps_down_when_others_only_recover_or_ask_for_a_view_beyond_the_next() {
+    let mut bench = Bench::normal(config(3, 0));
+    bench.hear(1, prepare_ok(0, 0, 0));
+    for _ in 0..10 {
+        bench.hear(2, pre_vote(2));
+        bench.tick_after(40);
+    }
+    let reason = bench.shows().reason.expect("it decides nothing any more");
+    assert!(reason.starts_with("stepped down"), "{reason}");
+}
+
+#[test]
+fn rule_11_support_of_an_earlier_question_isnt_counted_with_that_of_a_later_one() {
+    let mut bench = Bench::normal(config(5, 1));
+    bench.tick_after(210);
+    bench.hear(2, pre_vote_ok(1));
+    assert_eq!(bench.tick_after(100), [Effect::Broadcast(pre_vote(1))]);
+    assert_eq!(bench.hear(3, pre_vote_ok(1)), []);
+    assert_eq!(bench.hear(3, pre_vote_ok(1)), [], "the same one");
+    assert_eq!(bench.hear(2, pre_vote_ok(1)).len(), 3);
 }
 
 #[test]
@@ -342,7 +382,14 @@ fn a_deposed_primary_joins_by_the_new_primarys_commit() {
     bench.request(1, 1, "lost");
     bench.flush();
     let effects = bench.hear(1, commit(1, 1));
-    assert_eq!(effects[..2], [persist(1), entered("view change", 1, false)]);
+    assert_eq!(
+        effects[..3],
+        [
+            persist(1),
+            answer(1, 1, 1, Reply::Unavailable),
+            entered("view change", 1, false)
+        ]
+    );
     let (nonce, after) = asked_state(&effects);
     assert_eq!(after, OpNumber(0));
     let log = [entry(2, 1, "kept")];
