@@ -54,7 +54,7 @@ pub(super) enum Event {
 }
 
 /// What an event showed, in order, for the checks that look at more than one replica.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Seen {
     /// The commit number rose to this in `view`; the digests of the log from op 1 on.
     Committed {
