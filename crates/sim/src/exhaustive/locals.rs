@@ -219,7 +219,9 @@ impl Locals {
         let mut events = Vec::new();
         if self.local(local).node.takes(&message) {
             events.push(frame(None, false));
-            events.extend((1..=3).map(|stop| frame(Some(stop), false)));
+            if self.bounds.standing > 0 {
+                events.extend((1..=3).map(|stop| frame(Some(stop), false)));
+            }
             if matches!(*message, Message::Prepare(_)) {
                 events.push(frame(None, true));
             } else {
