@@ -129,6 +129,8 @@ struct Making {
 
 /// Claims of one event. More means that user space asks for ever.
 const CLAIMS: usize = 64;
+/// The first claims of an event may be lost to a record that doesn't come at once.
+const IMPATIENT_CLAIMS: usize = 2;
 
 /// Why an event ends before its end.
 struct Died;
@@ -679,6 +681,10 @@ impl Node {
 
     /// Gives the core one input, and looks at what it became.
     fn give(&mut self, making: &mut Making, now: Time, input: Input) {
+        // What comes after a rule was broken would only hide it.
+        if making.broken.is_some() {
+            return;
+        }
         let before = self.core.snapshot();
         let mut fresh = Vec::new();
         self.core.step(now, input, &mut fresh);
@@ -819,9 +825,11 @@ impl Node {
                 let event = if self.host.claim(after, last) {
                     FastPathEvent::Claimed
                 } else {
-                    // The record may still be on its way: the driver waits for it, but not for ever.
+                    // The record may still be on its way: the driver waits for it, but not for ever. To claim in vain again and
+                    // again changes nothing until the record comes, so it does that once.
+                    let patient = making.claims > IMPATIENT_CLAIMS;
                     while !self.give_stored(making, now)
-                        && choices.choose(2) == 0
+                        && (patient || choices.choose(2) == 0)
                         && self.host.memory().run_promised()
                     {}
                     FastPathEvent::Lost
