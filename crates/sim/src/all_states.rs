@@ -51,14 +51,18 @@ pub(crate) fn run(bounds: &Bounds) -> bool {
 
 fn describe(explored: &Explored) -> String {
     format!(
-        "{} states ({} of them again, {} but for messages), {} transitions, depth {}, {} states of replicas, {} messages, up to op {} committed and view {} entered",
+        "{} states ({} of them again, {} but for messages, {} left), {} transitions, depth {}, {} states of replicas, {} messages, {} sets of them, {} pairs of both, {} pasts, up to op {} committed and view {} entered",
         explored.states,
         explored.again,
         explored.keys,
+        explored.left,
         explored.transitions,
         explored.depth,
         explored.replica_states,
         explored.messages,
+        explored.sets,
+        explored.menus,
+        explored.pasts,
         explored.highest.0,
         explored.highest.1
     )

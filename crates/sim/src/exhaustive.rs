@@ -7,11 +7,16 @@
 
 mod choices;
 mod history;
+mod letters;
+mod locals;
 mod memory;
 mod node;
+mod numbered;
+mod pasts;
 mod program;
 mod search;
 mod sequence;
+mod states;
 
 use crate::checks::Violation;
 
@@ -76,12 +81,20 @@ pub struct Explored {
     pub replica_states: usize,
     /// Messages.
     pub messages: usize,
+    /// Sets of messages to one replica.
+    pub sets: usize,
+    /// Pairs of a replica's state and the messages on their way to it.
+    pub menus: usize,
+    /// Pasts of the group.
+    pub pasts: usize,
     /// The highest op that was committed, and the highest view that was entered.
     pub highest: (usize, u64),
     /// States but for the messages on their way.
     pub keys: u64,
     /// States that were visited again since more messages were on their way in them.
     pub again: u64,
+    /// States that are left to visit.
+    pub left: u64,
     /// Whether all states within the bounds were reached.
     pub complete: bool,
 }

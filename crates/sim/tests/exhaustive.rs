@@ -35,7 +35,7 @@ fn two_clients_in_one_view() {
         ..QUIET
     });
     assert_eq!(explored.highest, (2, 0));
-    assert!(explored.states > 5_000, "{explored:?}");
+    assert!(explored.states > 900, "{explored:?}");
 }
 
 #[test]
@@ -45,7 +45,7 @@ fn a_view_change_at_any_moment() {
         ..QUIET
     });
     assert_eq!(explored.highest, (1, 1));
-    assert!(explored.states > 10_000, "{explored:?}");
+    assert!(explored.states > 1_000, "{explored:?}");
 }
 
 #[test]
@@ -56,5 +56,5 @@ fn a_crash_and_a_view_change_at_any_moment() {
         ..QUIET
     });
     assert_eq!(explored.highest, (1, 1));
-    assert!(explored.states > 50_000, "{explored:?}");
+    assert!(explored.states > 7_500, "{explored:?}");
 }

@@ -1,8 +1,5 @@
 //! What has to be remembered of the group to judge it, and the rules that take more than one replica to see.
 
-use std::collections::hash_map::DefaultHasher;
-use std::hash::{Hash, Hasher};
-
 use electrode_vr::{OpNumber, ReplicaId, View};
 
 use super::node::Seen;
@@ -34,9 +31,9 @@ const REMEMBERED: Rule = Rule {
 };
 
 /// The group's past, as far as it matters.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct History {
-    /// By op: the log's digest there, and the view in which it was committed first.
+    /// By op: the log's digest there, and the view in which it was committed first; 0 once that makes no difference.
     committed: Vec<(u64, View)>,
     /// Per view: who committed in it, in which of its lives.
     primaries: Vec<(View, ReplicaId, u8)>,
@@ -44,38 +41,11 @@ pub(super) struct History {
     acked: Vec<(View, ReplicaId, OpNumber)>,
     /// What clients heard: client, number, place.
     replies: Vec<(u8, u8, u8)>,
-    /// What happened of that of which only so much may.
-    pub(super) spent: Spent,
-}
-
-/// What is bounded over a whole history.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Spent {
-    pub(super) crashes: u8,
-    pub(super) around: u8,
-    pub(super) resends: u8,
     /// Some request was taken: until then clients are all alike, and the first one's may as well be it.
     pub(super) begun: bool,
 }
 
-impl Spent {
-    /// Whether nothing was spent more than there.
-    pub(super) fn within(self, other: Spent) -> bool {
-        self.crashes <= other.crashes
-            && self.around <= other.around
-            && self.resends <= other.resends
-    }
-}
-
 impl History {
-    /// Of everything but what was spent.
-    pub(super) fn fingerprint(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        (&self.committed, &self.primaries, &self.acked, &self.replies).hash(&mut hasher);
-        self.spent.begun.hash(&mut hasher);
-        hasher.finish()
-    }
-
     /// How many of a client's requests were answered.
     pub(super) fn answered(&self, client: u8) -> u8 {
         let own = self.replies.iter().filter(|reply| reply.0 == client);
@@ -87,43 +57,33 @@ impl History {
         self.committed.len()
     }
 
-    /// Whether only what was spent differs.
-    pub(super) fn same_but_spent(&self, other: &History) -> bool {
-        (&self.committed, &self.primaries, &self.replies, &self.acked)
-            == (
-                &other.committed,
-                &other.primaries,
-                &other.replies,
-                &other.acked,
-            )
-            && self.spent.begun == other.spent.begun
-    }
-
     /// The highest op that a replica acknowledged in a view.
     fn acked(&self, who: ReplicaId, view: View) -> OpNumber {
         let known = self.acked.iter().find(|one| (one.0, one.1) == (view, who));
         known.map_or(OpNumber(0), |known| known.2)
     }
 
-    /// Whether there is anything to forget.
-    pub(super) fn has_old_acks(&self, promised: impl Fn(ReplicaId) -> View, replicas: u8) -> bool {
-        let old = |(view, who, _): &(View, ReplicaId, OpNumber)| {
-            let primary = view.primary(usize::from(replicas));
-            promised(*who) > *view && promised(primary) > *view
-        };
-        self.acked.iter().any(old)
-    }
-
-    /// Forgets acks of views in which neither who gave them nor who counts them can be any more.
-    pub(super) fn forget_acks(&mut self, promised: impl Fn(ReplicaId) -> View, replicas: u8) {
+    /// Forgets what no rule can look at any more when the replicas have promised these views: nobody is normal in a view below
+    /// its promise again (that is a rule of its own).
+    pub(super) fn settle(&mut self, promised: &[View]) {
+        let left = |view: View, who: ReplicaId| promised[who.index()] > view;
+        // Acks of views in which neither who gave them nor who counts them can be.
         self.acked.retain(|(view, who, _)| {
-            let primary = view.primary(usize::from(replicas));
-            promised(*who) <= *view || promised(primary) <= *view
+            let primary = view.primary(promised.len());
+            !left(*view, *who) || !left(*view, primary)
         });
+        // Primaries that lead no more.
+        self.primaries.retain(|(view, who, _)| !left(*view, *who));
+        // Every view that anybody enters comes after that in which the op was committed.
+        for (_, by) in &mut self.committed {
+            if promised.iter().all(|promised| promised > by) {
+                *by = View(0);
+            }
+        }
     }
 
     /// Somebody acknowledges.
-    pub(super) fn note_ack(&mut self, who: ReplicaId, ack: &Seen) {
+    fn note_ack(&mut self, who: ReplicaId, ack: &Seen) {
         let Seen::Acknowledged { view, op } = ack else {
             return;
         };

@@ -200,20 +200,16 @@ impl Shared {
         state.ring.pop_front()
     }
 
-    /// User space waits for a record that the kernel promised: the program that has yet to submit one goes on. False when
-    /// there is none.
+    /// User space waits for a record that the kernel promised. It gets at none before the ring's first one is submitted or
+    /// discarded, so the program that holds that one goes on. False when there is none.
     pub(super) fn run_promised(&self) -> bool {
         let mut state = self.state.borrow_mut();
-        let owes = |program: &Program| {
-            state
-                .ring
-                .iter()
-                .any(|record| record.accepted && record.writer == Some(program.number))
-        };
-        let Some(at) = state.programs.iter().position(owes) else {
+        let Some(writer) = state.ring.front().and_then(|record| record.writer) else {
             return false;
         };
-        state.advance(at);
+        let holds = |program: &Program| program.number == writer;
+        let at = state.programs.iter().position(holds);
+        state.advance(at.expect("who hasn't submitted its record stands still"));
         true
     }
 }

@@ -54,7 +54,7 @@ pub(super) enum Event {
 }
 
 /// What an event showed, in order, for the checks that look at more than one replica.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Seen {
     /// The commit number rose to this in `view`; the digests of the log from op 1 on.
     Committed {
@@ -105,8 +105,6 @@ pub(super) struct Node {
     shape: Shape,
     pub(super) index: ReplicaId,
     pub(super) life: u8,
-    /// Questions asked in this life: each has a nonce of its own.
-    questions: u8,
     pub(super) core: Replica<Sequence>,
     pub(super) host: Host<Shared>,
     disk: Option<Promise>,
@@ -118,6 +116,8 @@ pub(super) struct Node {
 #[derive(Default)]
 struct Making {
     effects: VecDeque<Effect>,
+    /// The questions that were open when the event began.
+    asked: (Nonce, Option<Nonce>),
     sent: Vec<(ReplicaId, Message)>,
     seen: Vec<Seen>,
     pre_vote: Option<View>,
@@ -129,6 +129,8 @@ struct Making {
 
 /// Claims of one event. More means that user space asks for ever.
 const CLAIMS: usize = 64;
+/// The first claims of an event may be lost to a record that doesn't come at once.
+const IMPATIENT_CLAIMS: usize = 2;
 
 /// Why an event ends before its end.
 struct Died;
@@ -194,14 +196,12 @@ impl Node {
         let promised = disk.map_or(View(0), |promise| promise.view);
         let mut host = Host::new(Shared::new(Rc::clone(choices), promised), identity);
         host.set_group(GROUP.0);
-        let entropy = entropy(index, life, 0);
         let config = config(index, shape);
-        let core = Replica::new(config, start, Sequence::default(), Time(0), entropy);
+        let core = Replica::new(config, start, Sequence::default(), Time(0), ENTROPY);
         Node {
             shape,
             index,
             life,
-            questions: 0,
             core,
             host,
             disk,
@@ -212,6 +212,7 @@ impl Node {
     /// The first tick, which is due at once.
     fn begin(mut self, choices: &Rc<Choices>) -> Outcome {
         let mut making = Making::default();
+        // No question of this life is open yet, and none of the last one is any more.
         let ended = self.tick(&mut making, Time(1), choices);
         self.ended(making, ended, choices)
     }
@@ -237,8 +238,11 @@ impl Node {
     }
 
     fn happen(mut self, event: &Event, choices: &Rc<Choices>) -> Outcome {
-        let now = self.forget_time();
-        let mut making = Making::default();
+        let now = self.core.forget_time(ENTROPY);
+        let mut making = Making {
+            asked: self.core.open_nonces(),
+            ..Making::default()
+        };
         let ended = match event {
             Event::Deliver(from, message) => {
                 self.deliver(&mut making, now, *from, message, choices)
@@ -293,7 +297,7 @@ impl Node {
             outcome.broken = making.broken.or(outcome.broken);
             return outcome;
         }
-        self.forget_time();
+        self.core.forget_time(ENTROPY);
         self.check_tail(&mut making);
         let mut state = self.host.memory().state_mut();
         for (to, message) in state.answers.drain(..) {
@@ -302,7 +306,12 @@ impl Node {
         }
         let now = self.core.snapshot();
         state.forget_unread(self.commit.min(now.commit), &now.peers);
+        if !state.armed.is_some_and(|armed| armed.primary) {
+            // A primary's first words in its view say how much is committed, and no slot is open before.
+            self.commit = OpNumber(0);
+        }
         drop(state);
+        self.rename_questions(&mut making);
         Outcome {
             node: self,
             sent: making.sent,
@@ -327,9 +336,41 @@ impl Node {
         }
     }
 
-    fn forget_time(&mut self) -> Time {
-        self.core
-            .forget_time(entropy(self.index, self.life, self.questions))
+    /// Questions that are open have names that tell them from others that are, and from those that were when the event began:
+    /// when a question isn't open any more, it and its answers go from the network, so its name is free. How many were
+    /// asked before makes no difference then.
+    fn rename_questions(&mut self, making: &mut Making) {
+        let (recovery, transfer) = self.core.open_nonces();
+        let name = |kind: u8, nonce: Nonce, before: Option<Nonce>| {
+            let names = [0, 1].map(|turn| name(self.index, self.life, 2 * kind + turn));
+            if names.contains(&nonce) {
+                // Still the same question.
+                return nonce;
+            }
+            names[usize::from(before == Some(names[0]))]
+        };
+        let recovers = self.core.snapshot().status == Status::Recovering;
+        let recovery = (
+            recovery,
+            if recovers {
+                name(0, recovery, Some(making.asked.0))
+            } else {
+                recovery
+            },
+        );
+        let transfer = transfer.map(|nonce| (nonce, name(1, nonce, making.asked.1)));
+        let renamed = [Some(recovery), transfer];
+        for (_, message) in &mut making.sent {
+            if let Message::Recovery { nonce, .. }
+            | Message::GetState { nonce, .. }
+            | Message::GetCheckpoint { nonce, .. } = message
+                && let Some((_, new)) = renamed.iter().flatten().find(|(old, _)| old == nonce)
+            {
+                *nonce = *new;
+            }
+        }
+        let transfer = transfer.map_or(Nonce(0), |(_, new)| new);
+        self.core.rename_questions(recovery.1, transfer);
     }
 
     /// The replica in one line.
@@ -371,7 +412,6 @@ impl Node {
             + 6 * now.op.0
             + 4 * state.last_op().0
             + 4 * acked
-            + 2 * u64::from(self.questions)
             + u64::from(marks)
             + state.heard.len() as u64;
         u32::try_from(come).expect("small groups don't come far")
@@ -641,15 +681,14 @@ impl Node {
 
     /// Gives the core one input, and looks at what it became.
     fn give(&mut self, making: &mut Making, now: Time, input: Input) {
+        // What comes after a rule was broken would only hide it.
+        if making.broken.is_some() {
+            return;
+        }
         let before = self.core.snapshot();
-        let nonces = self.core.open_nonces();
         let mut fresh = Vec::new();
         self.core.step(now, input, &mut fresh);
         making.effects.extend(fresh);
-        let open = self.core.open_nonces();
-        if open != nonces && (open.0 != nonces.0 || open.1.is_some()) {
-            self.questions += 1;
-        }
         let after = self.core.snapshot();
         let normal = after.status == Status::Normal;
         let primary = normal && after.role == Role::Primary;
@@ -786,9 +825,11 @@ impl Node {
                 let event = if self.host.claim(after, last) {
                     FastPathEvent::Claimed
                 } else {
-                    // The record may still be on its way: the driver waits for it, but not for ever.
+                    // The record may still be on its way: the driver waits for it, but not for ever. To claim in vain again and
+                    // again changes nothing until the record comes, so it does that once.
+                    let patient = making.claims > IMPATIENT_CLAIMS;
                     while !self.give_stored(making, now)
-                        && choices.choose(2) == 0
+                        && (patient || choices.choose(2) == 0)
                         && self.host.memory().run_promised()
                     {}
                     FastPathEvent::Lost
@@ -848,7 +889,10 @@ fn note_ack(making: &mut Making, message: &Message) {
     }
 }
 
-/// Nonces are told apart by who asks, in which life, and which question it is.
-fn entropy(index: ReplicaId, life: u8, questions: u8) -> Nonce {
-    Nonce(u64::from(index.0) << 40 | u64::from(life) << 32 | u64::from(questions))
+/// What nonces are drawn from in every event: they get names of their own at its end.
+const ENTROPY: Nonce = Nonce(1 << 63);
+
+/// An open question's name: who asks, in which life, and which of its questions it is.
+fn name(index: ReplicaId, life: u8, which: u8) -> Nonce {
+    Nonce(u64::from(index.0 + 1) << 16 | u64::from(life) << 8 | u64::from(which))
 }

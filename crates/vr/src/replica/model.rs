@@ -2,12 +2,16 @@
 //! replicas that differ only in when things happened are the same there, and time-outs are events that may happen.
 
 use super::Replica;
-use crate::ids::{Nonce, Time};
+use super::replica_set::ReplicaSet;
+use crate::ids::{Nonce, OpNumber, Time};
+use crate::mutations::{Mutation, active};
+use crate::state_machine::StateMachine;
+use crate::status::Status;
 
 /// The only time that there is, and a while before it: what happened at all happened then.
 const PRESENT: Time = Time(1 << 40);
 
-impl<S> Replica<S> {
+impl<S: StateMachine> Replica<S> {
     /// Puts the replica into the state in which everything that was heard has been heard just now, and in which every timer has
     /// just been started: retries, resends and heartbeats for `Timing::retry`, doubts and patience for
     /// `Timing::view_change`. Forgotten with it is what only decides when, or whether, something is said again: back-off,
@@ -43,7 +47,37 @@ impl<S> Replica<S> {
         self.first_start.again_at = soon;
         self.first_start.rumour = self.first_start.rumour.map(|(group, _)| (group, PRESENT));
         self.bound_until = Time(0);
+        self.forget_unread();
         PRESENT
+    }
+
+    /// Forgets what nothing reads before it is written anew: votes that have had their effect, acks that nobody counts, and what
+    /// leases alone want to know.
+    fn forget_unread(&mut self) {
+        let counts = self.status == Status::Normal && self.is_primary();
+        if !counts && !active(Mutation::AcksSurviveViews) {
+            for peer in &mut self.peers {
+                peer.acked = OpNumber(0);
+            }
+        }
+        if self.view_change.announced {
+            self.view_change.starters = ReplicaSet::default();
+        }
+        if self.view_change.chosen {
+            self.view_change.candidates.fill(None);
+        }
+        if !self.config.lease_reads {
+            self.primary.inherited = OpNumber(0);
+        }
+    }
+
+    /// Gives other nonces to the questions that are open, as [`Replica::open_nonces`] tells them; of a transfer only if there is
+    /// one.
+    pub fn rename_questions(&mut self, recovery: Nonce, transfer: Nonce) {
+        self.recovery.nonce = recovery;
+        if let Some(open) = &mut self.transfer {
+            open.nonce = transfer;
+        }
     }
 
     /// The nonces of the questions that are open: recovery's, state transfer's. An answer to any other is ignored.

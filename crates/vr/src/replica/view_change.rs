@@ -24,7 +24,7 @@ pub(super) const MAX_DOUBLINGS: u32 = 4;
 
 /// What a DoViewChange says, or this replica's own counterpart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Candidate {
+pub(super) struct Candidate {
     from: ReplicaId,
     last_normal: View,
     op: OpNumber,
@@ -46,12 +46,12 @@ pub(super) struct ViewChange {
     /// View changes in vain since a view worked.
     pub(super) failed: u32,
     /// Who sent StartViewChange for `view`.
-    starters: ReplicaSet,
+    pub(super) starters: ReplicaSet,
     /// Whether DoViewChange was sent: the log is frozen, and shown to the new primary.
     pub(super) announced: bool,
-    candidates: Vec<Option<Candidate>>,
+    pub(super) candidates: Vec<Option<Candidate>>,
     /// The new primary has chosen a log.
-    chosen: bool,
+    pub(super) chosen: bool,
     pub(super) again_at: Time,
     pub(super) give_up_at: Time,
 }
