@@ -333,6 +333,8 @@ struct Sum {
     disk_failures: u64,
     damaged_logs: u64,
     reads: u64,
+    clogs: u64,
+    foreign: u64,
     packets: u64,
     steps: u64,
     simulated: u64,
@@ -355,6 +357,8 @@ impl Sum {
                 self.disk_failures += report.disk_failures;
                 self.damaged_logs += report.damaged_logs;
                 self.reads += report.reads;
+                self.clogs += report.clogs;
+                self.foreign += report.foreign;
                 self.packets += report.packets;
                 self.steps += report.steps;
                 self.simulated += report.simulated;
@@ -433,6 +437,10 @@ fn many(options: &Options, from: u64, seeds: u64, time: Option<Duration>) -> Res
     println!(
         "  {} seeds on disk: {} power cuts of all at once, {} disks that failed, {} damaged logs",
         sum.on_disk, sum.power_cuts, sum.disk_failures, sum.damaged_logs
+    );
+    println!(
+        "  {} clogs, {} packets of other groups and versions",
+        sum.clogs, sum.foreign
     );
     Ok(sum.failures.is_empty() && sum.seeds > 0 && !stop.load(Ordering::Relaxed))
 }

@@ -102,6 +102,8 @@ pub struct Plan {
     pub(crate) corruption: u64,
     /// Per mille of packets that are kept, and come again much later.
     pub(crate) staleness: u64,
+    /// Per mille of faults at which a link or a queue stands still, and then brings everything at once.
+    pub(crate) clogging: u64,
     /// Nanoseconds: each packet takes up to this much longer than the least.
     pub(crate) delay: u64,
     /// Crash in the middle of an effect list, per ten million effects.
@@ -218,6 +220,11 @@ impl Plan {
             duplication: random.below(80),
             corruption: random.pick(&[0, 5, 30]),
             staleness: random.pick(&[0, 2, 10]),
+            clogging: if only_loss {
+                0
+            } else {
+                Random::new(seed ^ 0xc109).pick(&[0, 0, 150, 400])
+            },
             delay: random.pick(&[MS / 10, MS, 4 * MS]),
             sudden_death: if only_loss {
                 0
@@ -296,6 +303,7 @@ impl Plan {
             duplication: 0,
             corruption: 0,
             staleness: 0,
+            clogging: 0,
             sudden_death: 0,
             promise_death: 0,
             notice_loss: 0,

@@ -67,6 +67,10 @@ pub struct Report {
     pub disk_failures: u64,
     /// Logs that were found damaged, and moved aside.
     pub damaged_logs: u64,
+    /// Links and queues that stood still for a while.
+    pub clogs: u64,
+    /// Packets in the name of another group, or of another version.
+    pub foreign: u64,
     /// Reads that clients were answered.
     pub reads: u64,
     /// Packets that were sent, and of them lost.
@@ -255,6 +259,7 @@ fn break_things(world: &mut World) {
     while world.now < end && world.violation().is_none() && !nearly_done(world) {
         let gap = world.fault_gap();
         world.run_until(world.now + gap);
+        world.clog();
         if world.plan.lease_reads && world.chance(100) {
             asleep(world);
             continue;
@@ -510,6 +515,8 @@ fn report(world: &World) -> Report {
         power_cuts: world.counts.power_cuts,
         disk_failures: world.counts.disk_failures,
         damaged_logs: world.counts.damaged_logs,
+        clogs: world.counts.clogs,
+        foreign: world.counts.foreign,
         reads: world.clients.iter().map(|client| client.reads_done).sum(),
         packets: world.counts.packets,
         lost: world.counts.lost,

@@ -73,6 +73,8 @@ fn a_thousand_groups_survive_their_faults_and_work_again() {
             ("power cuts", sum(|report| report.power_cuts)),
             ("disks that failed", sum(|report| report.disk_failures)),
             ("damaged logs", sum(|report| report.damaged_logs)),
+            ("clogs", sum(|report| report.clogs)),
+            ("foreign packets", sum(|report| report.foreign)),
         ];
         for (what, count) in faults {
             assert!(count > 5, "{count} {what}");
