@@ -26,6 +26,7 @@ use electrode_vr::{
 
 use crate::card::Event;
 use crate::disk::Disk;
+use crate::machine::OpKey;
 use crate::process::Process;
 
 pub(crate) use kept::Committed;
@@ -127,6 +128,11 @@ impl Checks {
         {
             self.violation = Some(Violation { rule, text });
         }
+    }
+
+    /// The place in the order that any replica said an op has.
+    pub(crate) fn place(&self, (number, client): OpKey) -> Option<u64> {
+        self.once.place(ClientId(client), RequestNumber(number))
     }
 
     /// The digests of committed ops.

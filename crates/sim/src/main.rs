@@ -324,6 +324,8 @@ struct Sum {
     seeds: u64,
     accelerated: u64,
     requests: u64,
+    expired: u64,
+    unknown: u64,
     ops: u64,
     stored: u64,
     views: u64,
@@ -348,6 +350,8 @@ impl Sum {
             Ok(report) => {
                 self.accelerated += u64::from(report.accelerated > 0);
                 self.requests += report.requests;
+                self.expired += report.expired;
+                self.unknown += report.unknown;
                 self.ops += report.ops;
                 self.stored += report.stored;
                 self.views += report.views as u64;
@@ -439,8 +443,8 @@ fn many(options: &Options, from: u64, seeds: u64, time: Option<Duration>) -> Res
         sum.on_disk, sum.power_cuts, sum.disk_failures, sum.damaged_logs
     );
     println!(
-        "  {} clogs, {} packets of other groups and versions",
-        sum.clogs, sum.foreign
+        "  {} clogs, {} packets of other groups and versions, {} sessions that expired and left {} requests of unknown fate",
+        sum.clogs, sum.foreign, sum.expired, sum.unknown
     );
     Ok(sum.failures.is_empty() && sum.seeds > 0 && !stop.load(Ordering::Relaxed))
 }

@@ -9,6 +9,7 @@ use electrode_vr::{OpNumber, Status};
 use crate::checks::{Rule, Violation};
 use crate::history::Call;
 use crate::linearizability::{self, NotLinearizable};
+use crate::machine::OpKey;
 use crate::nic::Programs;
 use crate::plan::{MS, Plan};
 use crate::trace::{Kind, diagram};
@@ -55,6 +56,10 @@ pub struct Report {
     pub on_disk: bool,
     /// Requests that were answered.
     pub requests: u64,
+    /// Sessions that expired.
+    pub expired: u64,
+    /// Requests that ended with their session: whether they were executed no client knows.
+    pub unknown: u64,
     /// Ops that were committed.
     pub ops: u64,
     /// Views in which some replica was normal.
@@ -289,11 +294,11 @@ fn lose_packets(world: &mut World, end: u64) {
         world.run_until(world.now + 50 * MS);
     }
     while world.now < end && world.violation().is_none() && !nearly_done(world) {
-        let before: Vec<u64> = world.clients.iter().map(|client| client.done).collect();
+        let before = ended(world);
         world.run_until(world.now + STALL);
         for (index, before) in before.into_iter().enumerate() {
             let client = &world.clients[index];
-            if client.done == before && !client.finished() {
+            if client.ended() == before && !client.finished() {
                 let state = world.describe();
                 let text = format!(
                     "client {index} hears nothing for {} ms: {state}",
@@ -407,6 +412,12 @@ fn succeed(world: &mut World, first: usize) {
     world.run_until(world.now + 100 * MS);
 }
 
+/// How many requests of each client have ended.
+fn ended(world: &World) -> Vec<u64> {
+    let clients = world.clients.iter();
+    clients.map(crate::client::Client::ended).collect()
+}
+
 /// Everybody is up and connected: the group has to come back, and its fast path with it.
 fn demand_progress(world: &mut World) -> Result<(), Violation> {
     let deadline = world.now + MENDED_IN;
@@ -419,11 +430,11 @@ fn demand_progress(world: &mut World) -> Result<(), Violation> {
         let text = format!("not after {} ms: {}", MENDED_IN / MS, world.describe());
         return Err(broken(PROGRESS, text));
     }
-    let before: Vec<u64> = world.clients.iter().map(|client| client.done).collect();
+    let before = ended(world);
     world.run_until(world.now + 400 * MS);
     checked(world)?;
     for (client, before) in world.clients.iter().zip(before) {
-        if client.done == before && !client.finished() {
+        if client.ended() == before && !client.finished() {
             let text = format!(
                 "client {} hears nothing for 400 ms: {}",
                 client.index,
@@ -483,17 +494,29 @@ fn judge(world: &World) -> Result<(), Violation> {
             }
         }
     }
-    let history: Vec<Call> = world
-        .clients
-        .iter()
-        .flat_map(|client| client.history.iter().cloned())
-        .collect();
-    match linearizability::check(&history) {
+    match linearizability::check(&history(world)) {
         Ok(()) => Ok(()),
         Err(error @ NotLinearizable::NoOrder { .. } | error @ NotLinearizable::GivenUp { .. }) => {
             Err(broken(LINEARIZABLE, error.to_string()))
         }
     }
+}
+
+/// What all clients did and heard. Where the client heard nothing, the replicas' answer tells the place in the order: that is
+/// only where the search looks first.
+fn history(world: &World) -> Vec<Call> {
+    let calls = world
+        .clients
+        .iter()
+        .flat_map(|client| client.history.iter().zip(&client.keys));
+    let told = |(call, key): (&Call, &OpKey)| {
+        let mut call = call.clone();
+        if call.returned.is_none() {
+            call.hint = world.checks.place(*key).map_or(0, |place| 2 * place);
+        }
+        call
+    };
+    calls.map(told).collect()
 }
 
 fn report(world: &World) -> Report {
@@ -509,6 +532,8 @@ fn report(world: &World) -> Report {
             .count(),
         on_disk: world.plan.disk,
         requests: world.clients.iter().map(|client| client.done).sum(),
+        expired: world.clients.iter().map(|client| client.expired).sum(),
+        unknown: world.clients.iter().map(|client| client.unknown).sum(),
         ops: last.0,
         views: world.checks.views.len(),
         crashes: world.counts.crashes,

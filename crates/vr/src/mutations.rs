@@ -103,6 +103,8 @@ mutations! {
     TornTailTakenWhole,
     /// A backup joins a newer view whatever lease may rely on it.
     LeaseNotWaitedFor,
+    /// A request that comes again keeps its session from expiring, at the replica that hears it.
+    RetryKeepsSession,
     /// A lease begins when acknowledgements come, not when the op was sent.
     LeaseFromAckTime,
 }

@@ -3,7 +3,7 @@
 use std::mem;
 use std::net::SocketAddr;
 
-use electrode_vr::{FastPathEvent, Input, Message, Prepare, ReplicaId};
+use electrode_vr::{ClientId, FastPathEvent, Input, Message, Prepare, ReplicaId, RequestNumber};
 use electrode_wire::admission::admit;
 use electrode_wire::{Packet, decode};
 
@@ -98,6 +98,9 @@ impl Process {
                 request,
                 op,
             } => {
+                if self.outlived(client, request) {
+                    return Ok(());
+                }
                 self.clients.insert(client, source);
                 self.step(
                     around,
@@ -112,6 +115,14 @@ impl Process {
                 Ok(())
             }
         }
+    }
+
+    /// Whether it is a session's first request that was executed, and whose session has expired since. Protocol.md, rule 7, takes
+    /// such a copy to be lost on the network, where sessions are many; here, where they are few, it is lost for that reason.
+    fn outlived(&self, client: ClientId, request: RequestNumber) -> bool {
+        request == RequestNumber(1)
+            && self.replica.session(client).is_none()
+            && self.replica.machine().has((request.0, client.0))
     }
 
     /// Gives the core the new acks in the quorum slots; true when there were any.
