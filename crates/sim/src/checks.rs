@@ -21,7 +21,7 @@ pub(crate) mod tail;
 use std::collections::{BTreeMap, HashSet};
 
 use electrode_vr::{
-    ClientId, Message, OpNumber, Promise, Reply, RequestNumber, Snapshot, Status, View,
+    ClientId, Message, OpNumber, Promise, Reply, RequestNumber, Snapshot, Status, View, Write,
 };
 
 use crate::card::Event;
@@ -69,6 +69,7 @@ pub(crate) struct Life {
     number: u64,
     commit: OpNumber,
     op: OpNumber,
+    checkpoint: OpNumber,
     last_normal: View,
     status: Option<(Status, View)>,
     /// The latest view in which it was normal in this life.
@@ -199,10 +200,17 @@ impl Checks {
                 self.require(quorum::RULE, Err(text));
             }
         }
+        if now.checkpoint != self.lives[node].checkpoint
+            && let Some((log, bytes)) = replica.checkpoint_digests()
+        {
+            let verdict = self.checkpoints.check(now.checkpoint, log, bytes, node);
+            self.require(checkpoints::RULE, verdict);
+        }
         self.entered(process, &now);
         let life = &mut self.lives[node];
         life.commit = now.commit;
         life.op = now.op;
+        life.checkpoint = now.checkpoint;
         life.last_normal = replica.last_normal();
     }
 
@@ -226,6 +234,19 @@ impl Checks {
     pub(crate) fn persisted(&mut self, node: usize, old: Option<Promise>, new: Promise) {
         let verdict = promises::persisted(old, new, node);
         self.require(promises::RULE, verdict);
+    }
+
+    /// Before something is written to the log on disk.
+    pub(crate) fn written(&mut self, node: usize, write: &Write) {
+        if let Write::Checkpoint {
+            op,
+            log_digest,
+            bytes,
+        } = write
+        {
+            let verdict = self.checkpoints.written(*op, *log_digest, bytes, node);
+            self.require(checkpoints::RULE, verdict);
+        }
     }
 
     /// Before the kernel's part starts.
@@ -284,9 +305,13 @@ impl Checks {
                 op,
                 log_digest,
                 digest,
+                offset,
+                ref bytes,
                 ..
             } => {
                 let verdict = self.checkpoints.check(op, log_digest, digest, node);
+                self.require(checkpoints::RULE, verdict);
+                let verdict = self.checkpoints.sent(op, offset, bytes, node);
                 self.require(checkpoints::RULE, verdict);
             }
             _ => {}

@@ -279,6 +279,13 @@ impl<S: StateMachine> Replica<S> {
         self.table.highest(client)
     }
 
+    /// The digests of the log at the latest checkpoint and of the checkpoint itself, if there is one.
+    #[must_use]
+    pub fn checkpoint_digests(&self) -> Option<(Digest, Digest)> {
+        let checkpoint = self.checkpoint.as_ref()?;
+        Some((checkpoint.log_digest, checkpoint.digest))
+    }
+
     /// The highest view that this replica promised: what its disk has to hold.
     #[must_use]
     pub fn promised(&self) -> View {

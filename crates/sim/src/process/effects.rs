@@ -92,6 +92,7 @@ impl Process {
     }
 
     fn write(&mut self, around: &mut Surroundings<'_>, write: Write) -> Result<(), End> {
+        around.checks.written(self.index.index(), &write);
         if matches!(write, Write::Enter { .. }) {
             // As above: this one is waited for.
             self.flush(around);
