@@ -8,12 +8,14 @@ mod bounds;
 mod checkpoints;
 mod committed;
 mod durable;
+mod in_step;
 mod kept;
 mod once;
 mod order;
 mod primaries;
 pub(crate) mod promises;
 mod quorum;
+mod resends;
 mod slots;
 mod states;
 pub(crate) mod tail;
@@ -27,6 +29,7 @@ use electrode_vr::{
 use crate::card::Event;
 use crate::disk::Disk;
 use crate::machine::OpKey;
+use crate::plan::Plan;
 use crate::process::Process;
 
 pub(crate) use kept::Committed;
@@ -80,6 +83,7 @@ pub(crate) struct Life {
     generations: BTreeMap<u16, (View, bool)>,
     armed: Option<View>,
     slots: slots::Opened,
+    resends: resends::Resends,
 }
 
 /// All of them.
@@ -88,6 +92,12 @@ pub(crate) struct Checks {
     violation: Option<Violation>,
     lives: Vec<Life>,
     faults: usize,
+    /// The simulated time.
+    pub(crate) at: u64,
+    /// Since when each machine is in time with what it does; None: something keeps it from that.
+    steady: Vec<Option<u64>>,
+    /// How long a Prepare waits to be sent again, at most.
+    resend: u64,
     /// Whether the group is in disk mode.
     on_disk: bool,
     acked: Acked,
@@ -109,11 +119,13 @@ pub(crate) struct Checks {
 }
 
 impl Checks {
-    pub(crate) fn new(replicas: usize, on_disk: bool) -> Checks {
+    pub(crate) fn new(plan: &Plan) -> Checks {
         Checks {
-            lives: vec![Life::default(); replicas],
-            faults: replicas / 2,
-            on_disk,
+            lives: vec![Life::default(); plan.replicas],
+            faults: plan.faults(),
+            steady: vec![None; plan.replicas],
+            resend: resends::patience(plan),
+            on_disk: plan.disk,
             ..Checks::default()
         }
     }
@@ -129,6 +141,11 @@ impl Checks {
         {
             self.violation = Some(Violation { rule, text });
         }
+    }
+
+    /// From `since` on nothing keeps this machine from being in time; None: something does.
+    pub(crate) fn set_steady(&mut self, node: usize, since: Option<u64>) {
+        self.steady[node] = since;
     }
 
     /// The place in the order that any replica said an op has.
@@ -165,6 +182,11 @@ impl Checks {
             let verdict = quorum::believed(&self.acked, &now, node);
             self.require(quorum::RULE, verdict);
         }
+        let times = (self.at, self.steady[node]);
+        let verdict = self.lives[node]
+            .resends
+            .check(&now, node, times, self.resend);
+        self.require(resends::RULE, verdict);
         let before = self.lives[node].commit;
         if now.commit > before {
             let leads = now.status == Status::Normal && now.role == electrode_vr::Role::Primary;
@@ -318,6 +340,12 @@ impl Checks {
         }
     }
 
+    /// A Prepare leaves a machine, whoever made this copy of it.
+    pub(crate) fn prepare_left(&mut self, node: usize, view: View, op: OpNumber, to: usize) {
+        let (replicas, at) = (self.lives.len(), self.at);
+        self.lives[node].resends.note(view, op, to, replicas, at);
+    }
+
     /// A message that a program built leaves the card.
     pub(crate) fn kernel_sent(&mut self, process: &Process, disk: &Disk, message: &Message) {
         let node = process.id();
@@ -406,6 +434,8 @@ impl Checks {
         if let Some(process) = processes(touched) {
             let verdict = tail::check(process);
             self.require(tail::RULE, verdict);
+            let verdict = in_step::check(process);
+            self.require(in_step::RULE, verdict);
         }
         for (node, view, commit) in std::mem::take(&mut self.news) {
             let verdict = quorum::held(

@@ -39,7 +39,7 @@ const HEARD: u64 = 10 * MS;
 const ROUNDS: usize = 32;
 const BATCH: usize = 64;
 /// As in the driver: in disk mode an unanswered Prepare is sent again after this at the earliest, in nanoseconds.
-const DISK_RESEND: u64 = 50 * MS;
+pub(crate) const DISK_RESEND: u64 = 50 * MS;
 
 /// What the kernel does for this replica just now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

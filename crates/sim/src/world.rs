@@ -224,7 +224,7 @@ impl World {
             whims: Random::new(plan.seed ^ 0xc109),
             calm: false,
             formed: false,
-            checks: Checks::new(n, plan.disk),
+            checks: Checks::new(&plan),
             trace: Trace::new(trace),
             loaded,
             keep_acks: false,
@@ -273,6 +273,7 @@ impl World {
                 break;
             }
             self.now = entry.key().0;
+            self.checks.at = self.now;
             let happening = entry.remove();
             self.events += 1;
             self.happen(happening);

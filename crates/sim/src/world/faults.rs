@@ -185,6 +185,7 @@ impl World {
 
     pub(crate) fn pause(&mut self, node: usize, until: u64) {
         self.fault(Some(node), || format!("is stopped until {} ms", until / MS));
+        self.checks.set_steady(node, None);
         let machine = &mut self.machines[node];
         machine.paused_until = until;
         if let Some((at, _)) = machine.wake.take() {
@@ -243,6 +244,7 @@ impl World {
             machine.paused_until = 0;
             machine.wake = None;
             machine.disk.repair();
+            self.checks.set_steady(node, Some(self.now));
             let calm = self.interleaving();
             match self.process(node) {
                 None => self.start(node),
@@ -259,6 +261,10 @@ impl World {
     /// No faults from the first moment on.
     pub(crate) fn set_calm(&mut self, calm: bool) {
         self.calm = calm;
+        let steady = (calm || self.plan.only_loss).then_some(self.now);
+        for node in 0..self.plan.replicas {
+            self.checks.set_steady(node, steady);
+        }
         let interleaving = self.interleaving();
         for process in self
             .machines

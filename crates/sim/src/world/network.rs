@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use electrode_vr::OpNumber;
+use electrode_vr::{OpNumber, View};
 use electrode_wire::header::VERSION;
 use electrode_wire::{Header, Key, Kind, Packet, check, decode, encode, peek};
 use zerocopy::FromBytes;
@@ -43,6 +43,7 @@ impl World {
                         continue;
                     };
                     let from = Host::Replica(node);
+                    self.note_prepare(node, to, datagram.payload);
                     self.travel(from, to, vec![frame], None, by_kernel);
                 }
                 Outgoing::Fragments {
@@ -52,6 +53,7 @@ impl World {
                 } => {
                     let source = self.plan.layout.address(Host::Replica(node));
                     if let Some(to) = self.plan.layout.host(to) {
+                        self.note_prepare(node, to, &payload);
                         self.travel(
                             Host::Replica(node),
                             to,
@@ -62,6 +64,16 @@ impl World {
                     }
                 }
             }
+        }
+    }
+
+    fn note_prepare(&mut self, node: usize, to: Host, payload: &[u8]) {
+        let prepare = peek(payload)
+            .ok()
+            .filter(|header| header.kind == Kind::Prepare as u8);
+        if let (Some(header), Host::Replica(to)) = (prepare, to) {
+            let (view, op) = (View(header.view.get()), OpNumber(header.op.get()));
+            self.checks.prepare_left(node, view, op, to);
         }
     }
 
