@@ -112,8 +112,9 @@ pub(crate) struct Checks {
     pub(crate) steps: u64,
     /// Views in which some replica was normal.
     pub(crate) views: std::collections::BTreeSet<View>,
-    /// Ops that kernels accepted.
+    /// Ops that kernels accepted, and of those each one's.
     pub(crate) stored_by_kernels: u64,
+    pub(crate) stored_by: Vec<u64>,
     /// Claims that user space won, and the ops of them.
     pub(crate) claims: (u64, u64),
 }
@@ -124,6 +125,7 @@ impl Checks {
             lives: vec![Life::default(); plan.replicas],
             faults: plan.faults(),
             steady: vec![None; plan.replicas],
+            stored_by: vec![0; plan.replicas],
             resend: resends::patience(plan),
             on_disk: plan.disk,
             ..Checks::default()
@@ -370,6 +372,7 @@ impl Checks {
                 to,
             } => {
                 self.stored_by_kernels += to.saturating_sub(from);
+                self.stored_by[node] += to.saturating_sub(from);
                 let verdict =
                     tail::accepted(&self.lives[node], process, disk, generation, from, to);
                 self.require(tail::RULE, verdict);

@@ -340,6 +340,8 @@ struct Sum {
     packets: u64,
     steps: u64,
     simulated: u64,
+    /// The longest.
+    mended: u64,
     failures: Vec<Failure>,
 }
 
@@ -365,6 +367,7 @@ impl Sum {
                 self.foreign += report.foreign;
                 self.packets += report.packets;
                 self.steps += report.steps;
+                self.mended = self.mended.max(report.mended);
                 self.simulated += report.simulated;
             }
             Err(failure) => self.failures.push(failure),
@@ -441,6 +444,10 @@ fn many(options: &Options, from: u64, seeds: u64, time: Option<Duration>) -> Res
     println!(
         "  {} seeds on disk: {} power cuts of all at once, {} disks that failed, {} damaged logs",
         sum.on_disk, sum.power_cuts, sum.disk_failures, sum.damaged_logs
+    );
+    println!(
+        "  the longest that a group took to work again when the faults had ended: {:.0} ms",
+        sum.mended as f64 / 1e6
     );
     println!(
         "  {} clogs, {} packets of other groups and versions, {} sessions that expired and left {} requests of unknown fate",
