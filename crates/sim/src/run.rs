@@ -1,6 +1,7 @@
 //! One run: a group starts, things break, things are mended, and then it has to work.
 
 use std::cell::Cell;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
@@ -106,6 +107,10 @@ pub struct Report {
     pub mended: u64,
     /// The digest of the log's end: two runs that agree on it did the same.
     pub digest: u64,
+    /// The digest of the state there.
+    pub state: u64,
+    /// A digest of what every client asked, was answered, and of the answers' places in the order.
+    pub replies: u64,
 }
 
 /// A run that failed.
@@ -576,6 +581,17 @@ fn history(world: &World) -> Vec<Call> {
     calls.map(told).collect()
 }
 
+/// What clients heard, as one number.
+fn replies(world: &World) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for call in world.clients.iter().flat_map(|client| &client.history) {
+        call.action.hash(&mut hasher);
+        let outcome = call.returned.as_ref().map(|(_, outcome)| outcome);
+        (outcome, call.hint).hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
 fn report(world: &World) -> Report {
     let committed = world.checks.committed();
     let last: OpNumber = committed.last();
@@ -611,5 +627,9 @@ fn report(world: &World) -> Report {
         simulated: world.now,
         mended: 0,
         digest: committed.digest(last).map_or(0, |digest| digest.0),
+        state: world
+            .process(0)
+            .map_or(0, |process| process.replica.snapshot().state_digest.0),
+        replies: replies(world),
     }
 }
