@@ -264,7 +264,8 @@ fn one(options: &Options, seed: u64) -> Result<bool> {
     }
 }
 
-fn tell(failure: &Failure, options: &Options) {
+/// The line that runs a seed again, as these options have it.
+fn reproduce(options: &Options, seed: u64) -> String {
     let who = match options.accelerate {
         Acceleration::Seeded => "",
         Acceleration::None => " --accelerate none",
@@ -275,19 +276,23 @@ fn tell(failure: &Failure, options: &Options) {
         Durability::Memory => " --durability memory",
         Durability::Disk => " --durability disk",
     };
-    println!("FAILED: {failure}");
-    if !failure.state.is_empty() {
-        println!("  {}", failure.state);
-    }
     let engine = match options.engine {
         Engine::Interpreter => "",
         Engine::Whole => " --engine whole",
         Engine::Rbpf => " --engine rbpf",
     };
-    println!(
-        "  reproduce: cargo xtask sim --seed {} --requests {}{who}{durability}{engine} --trace",
-        failure.seed, options.requests
-    );
+    format!(
+        "cargo xtask sim --seed {seed} --requests {}{who}{durability}{engine} --trace",
+        options.requests
+    )
+}
+
+fn tell(failure: &Failure, options: &Options) {
+    println!("FAILED: {failure}");
+    if !failure.state.is_empty() {
+        println!("  {}", failure.state);
+    }
+    println!("  reproduce: {}", reproduce(options, failure.seed));
 }
 
 fn describe(report: &Report) -> String {
@@ -405,7 +410,7 @@ fn many(options: &Options, from: u64, seeds: u64, time: Option<Duration>) -> Res
                     if let Err(failure) = &outcome {
                         tell(failure, options);
                         if let Some(path) = &kept
-                            && let Err(error) = keep(path, failure)
+                            && let Err(error) = keep(path, failure, options)
                         {
                             eprintln!("electrode-sim: {}: {error}", path.display());
                             stop.store(true, Ordering::Relaxed);
@@ -476,14 +481,31 @@ fn show_progress(sum: &Sum, shown: &Mutex<Instant>, begun: Instant, time: Option
     );
 }
 
-/// A failing seed is kept as it happens, so that an interrupted search has lost nothing.
-fn keep(path: &std::path::Path, failure: &Failure) -> std::io::Result<()> {
+/// A failing seed is kept as it happens, so that an interrupted search has lost nothing: what was broken, and all that it takes
+/// to see it again, which is the line and the commit.
+fn keep(path: &std::path::Path, failure: &Failure, options: &Options) -> std::io::Result<()> {
     use std::io::Write as _;
+    let line = reproduce(options, failure.seed);
+    let text = format!("{failure}\n  reproduce: {line}\n  with {}\n", build());
     let mut file = std::fs::OpenOptions::new()
         .create(true)
         .append(true)
         .open(path)?;
-    writeln!(file, "{failure}")
+    file.write_all(text.as_bytes())
+}
+
+/// What was run: the version, and the commit of the tree that one stands in, if there is one.
+fn build() -> String {
+    let version = concat!("electrode-sim ", env!("CARGO_PKG_VERSION"));
+    let described = std::process::Command::new("git")
+        .args(["describe", "--always", "--dirty", "--abbrev=12"])
+        .output();
+    let commit = described.ok().filter(|output| output.status.success());
+    let commit = commit.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    match commit {
+        Some(commit) => format!("{version}, commit {commit}"),
+        None => format!("{version}, commit unknown"),
+    }
 }
 
 /// Simulated seconds of a group per second of one CPU.
