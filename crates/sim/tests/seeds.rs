@@ -76,6 +76,8 @@ fn a_thousand_groups_survive_their_faults_and_work_again() {
     );
     if seeds() >= 1000 {
         assert!(sum(|report| u64::from(report.on_disk)) > 200);
+        assert!(sum(|report| u64::from(report.replicas == 5)) > 100);
+        assert!(sum(|report| u64::from(report.replicas == 7)) > 30);
         assert!(sum(|report| report.reads) > 50_000);
         let faults = [
             ("power cuts", sum(|report| report.power_cuts)),
