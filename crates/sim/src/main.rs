@@ -530,3 +530,46 @@ fn speed() -> Result<bool> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use electrode_sim::{Rule, Violation};
+
+    #[test]
+    fn the_line_of_a_kept_failure_makes_the_same_run() {
+        let parsed = |words: &[&str]| Options::from_args(&["electrode-sim"], words).unwrap();
+        let options = parsed(
+            &"--hours 1 --accelerate none --durability disk --engine whole --requests 70"
+                .split(' ')
+                .collect::<Vec<_>>(),
+        );
+        let failure = Failure {
+            seed: 17,
+            at: 3,
+            violation: Violation {
+                rule: Rule {
+                    name: "a rule",
+                    source: "a page",
+                },
+                text: "was broken".into(),
+            },
+            state: String::new(),
+        };
+        let path = std::env::temp_dir().join(format!("sim-failures-{}", std::process::id()));
+        keep(&path, &failure, &options).unwrap();
+        let kept = std::fs::read_to_string(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert!(kept.starts_with("seed 17 ") && kept.contains("was broken"));
+        assert!(kept.contains(env!("CARGO_PKG_VERSION")) && kept.contains("commit "));
+        let line = kept.lines().find_map(|line| {
+            line.trim()
+                .strip_prefix("reproduce: cargo xtask sim ")
+                .map(|words| words.split(' ').collect::<Vec<_>>())
+        });
+        let again = parsed(&line.unwrap());
+        let of = |options: &Options| format!("{:?}", plan_of(options, 17));
+        assert_eq!(again.seed, Some(17));
+        assert_eq!(of(&again), of(&options));
+    }
+}
