@@ -25,8 +25,9 @@ pub use rest::Rest;
 const MS: u64 = 1_000_000;
 /// How often the primary looks at what its kernel heard of the backups, in nanoseconds.
 const HEARD: u64 = 10 * MS;
-/// In disk mode an unanswered Prepare is sent again after this, since its answer waits for a disk. In nanoseconds.
-const DISK_RESEND: u64 = 50 * MS;
+/// In disk mode an unanswered Prepare is sent again after this at the earliest, since its answer waits for a disk. In
+/// nanoseconds.
+pub const DISK_RESEND: u64 = 50 * MS;
 /// Rounds of one turn (acks that bring Prepares that bring acks) before the socket is looked at again.
 const ROUNDS: usize = 32;
 /// Datagrams that are received at once.

@@ -27,6 +27,6 @@ mod stopped;
 mod system;
 
 pub use door::{Door, Received};
-pub use driver::{Armed, BATCH, Counts, Driver, Ready, Rest, Setup};
+pub use driver::{Armed, BATCH, Counts, DISK_RESEND, Driver, Ready, Rest, Setup};
 pub use stopped::Stopped;
 pub use system::{Happened, ReplyTo, System, Wait, Waiting};

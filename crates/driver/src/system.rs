@@ -20,7 +20,7 @@ const CLAIM_PATIENCE: u64 = 10 * MS;
 
 /// A clock, a socket, a disk, and the kernel's part: what differs between a replica on Linux and one that is simulated.
 ///
-/// Those that have bytes pass them through the [`Door`] that they are given; those that have none needn't. The last two methods
+/// Those that have bytes pass them through the [`Door`] that they are given; those that have none needn't. The last three methods
 /// are for who watches, and do nothing by themselves.
 pub trait System<S> {
     /// Why a driver on this system ends.
@@ -103,6 +103,10 @@ pub trait System<S> {
     /// Something that a person should know.
     fn note(&mut self, note: Note);
 
+    /// Whether what was let in reaches the core: for who watches, and wants it to be lost on its last inch.
+    fn reaches(&mut self, _driver: &Driver<S>, _received: &Received) -> bool {
+        true
+    }
     /// Right before an effect takes place.
     ///
     /// # Errors

@@ -8,12 +8,14 @@ mod bounds;
 mod checkpoints;
 mod committed;
 mod durable;
+mod in_step;
 mod kept;
 mod once;
 mod order;
 mod primaries;
 pub(crate) mod promises;
 mod quorum;
+mod resends;
 mod slots;
 mod states;
 pub(crate) mod tail;
@@ -21,11 +23,13 @@ pub(crate) mod tail;
 use std::collections::{BTreeMap, HashSet};
 
 use electrode_vr::{
-    ClientId, Message, OpNumber, Promise, Reply, RequestNumber, Snapshot, Status, View,
+    ClientId, Message, OpNumber, Promise, Reply, RequestNumber, Snapshot, Status, View, Write,
 };
 
 use crate::card::Event;
 use crate::disk::Disk;
+use crate::machine::OpKey;
+use crate::plan::Plan;
 use crate::process::Seen;
 
 pub(crate) use kept::Committed;
@@ -68,6 +72,7 @@ pub(crate) struct Life {
     number: u64,
     commit: OpNumber,
     op: OpNumber,
+    checkpoint: OpNumber,
     last_normal: View,
     status: Option<(Status, View)>,
     /// The latest view in which it was normal in this life.
@@ -78,6 +83,7 @@ pub(crate) struct Life {
     generations: BTreeMap<u16, (View, bool)>,
     armed: Option<View>,
     slots: slots::Opened,
+    resends: resends::Resends,
 }
 
 /// All of them.
@@ -86,6 +92,12 @@ pub(crate) struct Checks {
     violation: Option<Violation>,
     lives: Vec<Life>,
     faults: usize,
+    /// The simulated time.
+    pub(crate) at: u64,
+    /// Since when each machine is in time with what it does; None: something keeps it from that.
+    steady: Vec<Option<u64>>,
+    /// How long a Prepare waits to be sent again, at most.
+    resend: u64,
     /// Whether the group is in disk mode.
     on_disk: bool,
     acked: Acked,
@@ -100,18 +112,22 @@ pub(crate) struct Checks {
     pub(crate) steps: u64,
     /// Views in which some replica was normal.
     pub(crate) views: std::collections::BTreeSet<View>,
-    /// Ops that kernels accepted.
+    /// Ops that kernels accepted, and of those each one's.
     pub(crate) stored_by_kernels: u64,
+    pub(crate) stored_by: Vec<u64>,
     /// Claims that user space won, and the ops of them.
     pub(crate) claims: (u64, u64),
 }
 
 impl Checks {
-    pub(crate) fn new(replicas: usize, on_disk: bool) -> Checks {
+    pub(crate) fn new(plan: &Plan) -> Checks {
         Checks {
-            lives: vec![Life::default(); replicas],
-            faults: replicas / 2,
-            on_disk,
+            lives: vec![Life::default(); plan.replicas],
+            faults: plan.faults(),
+            steady: vec![None; plan.replicas],
+            stored_by: vec![0; plan.replicas],
+            resend: resends::patience(plan),
+            on_disk: plan.disk,
             ..Checks::default()
         }
     }
@@ -127,6 +143,16 @@ impl Checks {
         {
             self.violation = Some(Violation { rule, text });
         }
+    }
+
+    /// From `since` on nothing keeps this machine from being in time; None: something does.
+    pub(crate) fn set_steady(&mut self, node: usize, since: Option<u64>) {
+        self.steady[node] = since;
+    }
+
+    /// The place in the order that any replica said an op has.
+    pub(crate) fn place(&self, (number, client): OpKey) -> Option<u64> {
+        self.once.place(ClientId(client), RequestNumber(number))
     }
 
     /// The digests of committed ops.
@@ -158,6 +184,11 @@ impl Checks {
             let verdict = quorum::believed(&self.acked, &now, node);
             self.require(quorum::RULE, verdict);
         }
+        let times = (self.at, self.steady[node]);
+        let verdict = self.lives[node]
+            .resends
+            .check(&now, node, times, self.resend);
+        self.require(resends::RULE, verdict);
         let before = self.lives[node].commit;
         if now.commit > before {
             let leads = now.status == Status::Normal && now.role == electrode_vr::Role::Primary;
@@ -193,10 +224,17 @@ impl Checks {
                 self.require(quorum::RULE, Err(text));
             }
         }
+        if now.checkpoint != self.lives[node].checkpoint
+            && let Some((log, bytes)) = replica.checkpoint_digests()
+        {
+            let verdict = self.checkpoints.check(now.checkpoint, log, bytes, node);
+            self.require(checkpoints::RULE, verdict);
+        }
         self.entered(process, &now);
         let life = &mut self.lives[node];
         life.commit = now.commit;
         life.op = now.op;
+        life.checkpoint = now.checkpoint;
         life.last_normal = replica.last_normal();
     }
 
@@ -220,6 +258,19 @@ impl Checks {
     pub(crate) fn persisted(&mut self, node: usize, old: Option<Promise>, new: Promise) {
         let verdict = promises::persisted(old, new, node);
         self.require(promises::RULE, verdict);
+    }
+
+    /// Before something is written to the log on disk.
+    pub(crate) fn written(&mut self, node: usize, write: &Write) {
+        if let Write::Checkpoint {
+            op,
+            log_digest,
+            bytes,
+        } = write
+        {
+            let verdict = self.checkpoints.written(*op, *log_digest, bytes, node);
+            self.require(checkpoints::RULE, verdict);
+        }
     }
 
     /// Before the kernel's part starts.
@@ -278,13 +329,23 @@ impl Checks {
                 op,
                 log_digest,
                 digest,
+                offset,
+                ref bytes,
                 ..
             } => {
                 let verdict = self.checkpoints.check(op, log_digest, digest, node);
                 self.require(checkpoints::RULE, verdict);
+                let verdict = self.checkpoints.sent(op, offset, bytes, node);
+                self.require(checkpoints::RULE, verdict);
             }
             _ => {}
         }
+    }
+
+    /// A Prepare leaves a machine, whoever made this copy of it.
+    pub(crate) fn prepare_left(&mut self, node: usize, view: View, op: OpNumber, to: usize) {
+        let (replicas, at) = (self.lives.len(), self.at);
+        self.lives[node].resends.note(view, op, to, replicas, at);
     }
 
     /// A message that a program built leaves the card.
@@ -311,6 +372,7 @@ impl Checks {
                 to,
             } => {
                 self.stored_by_kernels += to.saturating_sub(from);
+                self.stored_by[node] += to.saturating_sub(from);
                 let verdict =
                     tail::accepted(&self.lives[node], process, disk, generation, from, to);
                 self.require(tail::RULE, verdict);
@@ -375,6 +437,8 @@ impl Checks {
         if let Some(process) = processes(touched) {
             let verdict = tail::check(process);
             self.require(tail::RULE, verdict);
+            let verdict = in_step::check(process);
+            self.require(in_step::RULE, verdict);
         }
         for (node, view, commit) in std::mem::take(&mut self.news) {
             let verdict = quorum::held(

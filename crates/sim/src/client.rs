@@ -1,4 +1,8 @@
-//! A client: one session, several requests in flight, asks again until it is answered, and remembers what it heard.
+//! A client: one session after the other, several requests in flight, asks again until it is answered, and remembers what it
+//! heard.
+//!
+//! When its session has expired, it does what the shipped client does (`crates/client/src/session.rs`): the fate of what is in
+//! flight isn't known, and the next request begins a new session.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,9 +17,15 @@ use crate::plan::{MS, Plan};
 use crate::random::Random;
 use crate::workload::Workload;
 
+/// Nanoseconds after which nobody waits for a request any more, where sessions are so few that one expires as it begins.
+const PATIENCE: u64 = 250 * MS;
+/// Sessions of one client are so far apart, more than there are clients.
+const APART: u64 = 64;
+
 /// A request without its answer.
 struct Open {
     op: Arc<[u8]>,
+    since: u64,
     again_at: u64,
     /// Where it stands in the history.
     call: usize,
@@ -39,7 +49,13 @@ pub(crate) struct Client {
     guess: usize,
     /// The highest view in an answer: older ones come from replicas that were left behind.
     view: View,
+    /// Whether sessions are fewer than clients, so that they expire.
+    expires: bool,
+    /// Whether the replicas know the session: its first request was executed.
+    established: bool,
+    /// The number of the session's next request, and how many there were in earlier sessions.
     next: u64,
+    earlier: u64,
     next_read: u64,
     /// Whether it reads by requests that leave no trace, which a primary may answer by its lease.
     reads: bool,
@@ -49,8 +65,13 @@ pub(crate) struct Client {
     workload: Workload,
     open: BTreeMap<RequestNumber, Open>,
     pub(crate) history: Vec<Call>,
+    /// What identifies the op of each call.
+    pub(crate) keys: Vec<OpKey>,
     pub(crate) done: u64,
     pub(crate) reads_done: u64,
+    /// Sessions that expired, and the requests of unknown fate that they left.
+    pub(crate) expired: u64,
+    pub(crate) unknown: u64,
     think_until: u64,
     /// What it asks, apart from when: so that two runs can ask the same.
     choices: Random,
@@ -65,7 +86,10 @@ impl Client {
             replicas: plan.replicas,
             guess: random.index(plan.replicas),
             view: View(0),
+            expires: plan.sessions_expire(),
+            established: false,
             next: 1,
+            earlier: 0,
             next_read: RequestNumber::READS,
             reads: plan.reads,
             left: requests,
@@ -78,8 +102,11 @@ impl Client {
             ),
             open: BTreeMap::new(),
             history: Vec::new(),
+            keys: Vec::new(),
             done: 0,
             reads_done: 0,
+            expired: 0,
+            unknown: 0,
             think_until: 0,
             choices: random.fork(),
             random,
@@ -96,6 +123,11 @@ impl Client {
         self.left == 0 && self.idle()
     }
 
+    /// How many requests were answered, or ended with their session.
+    pub(crate) fn ended(&self) -> u64 {
+        self.done + self.unknown
+    }
+
     /// How many requests it has still to make.
     pub(crate) fn left(&self) -> u64 {
         self.left
@@ -104,11 +136,7 @@ impl Client {
     /// The first request of a session goes alone, since the session begins with it. Later ones keep close to the oldest that
     /// is open, since its reply isn't kept for ever.
     fn may_begin(&self) -> bool {
-        let room = if self.done == self.reads_done {
-            1
-        } else {
-            self.pipeline
-        };
+        let room = if self.established { self.pipeline } else { 1 };
         let oldest = self
             .open
             .first_key_value()
@@ -132,6 +160,9 @@ impl Client {
 
     /// What is to be sent now: the replica, and the request's bytes.
     pub(crate) fn due(&mut self, now: u64, known: &Known) -> Vec<(usize, Vec<u8>)> {
+        if self.expires && self.nobody_waits(now) {
+            self.begin_session();
+        }
         while self.may_begin() && self.think_until <= now {
             self.begin(now, known);
         }
@@ -163,12 +194,36 @@ impl Client {
         sent
     }
 
+    /// The requests in flight that are of the session: reads have numbers of their own.
+    fn of_session(&self) -> impl Iterator<Item = &Open> {
+        let all = self.open.iter();
+        all.filter(|(number, _)| !number.is_read())
+            .map(|(_, open)| open)
+    }
+
+    fn nobody_waits(&self, now: u64) -> bool {
+        self.of_session().next().is_some()
+            && self.of_session().all(|open| open.since + PATIENCE <= now)
+    }
+
+    /// What became of the session's requests isn't known.
+    fn begin_session(&mut self) {
+        self.expired += 1;
+        self.unknown += self.of_session().count() as u64;
+        self.open.retain(|number, _| number.is_read());
+        self.id.0 += APART;
+        self.earlier += self.next - 1;
+        self.next = 1;
+        self.established = false;
+    }
+
     fn begin(&mut self, now: u64, known: &Known) {
         let read = self.reads && self.choices.chance(400);
         let (action, number) = if read {
             (self.workload.read(&mut self.choices), self.next_read)
         } else {
-            let action = self.workload.action(self.next, &mut self.choices);
+            let count = self.earlier + self.next;
+            let action = self.workload.action(count, &mut self.choices);
             (action, self.next)
         };
         let mut op = number.to_le_bytes().to_vec();
@@ -177,6 +232,7 @@ impl Client {
         op.extend(action.encode());
         let open = Open {
             op: op.into(),
+            since: now,
             again_at: now,
             call: self.history.len(),
             after: known.latest,
@@ -187,6 +243,7 @@ impl Client {
             returned: None,
             hint: 0,
         });
+        self.keys.push((number, self.id.0));
         self.open.insert(RequestNumber(number), open);
         if read {
             self.next_read += 1;
@@ -224,6 +281,9 @@ impl Client {
             Reply::Done(bytes) => return self.on_done(number, &bytes, now, known),
             Reply::NotPrimary if newest => open.again_at = now + MS,
             Reply::Busy { retry_after_ms } => open.again_at = now + u64::from(retry_after_ms) * MS,
+            Reply::NoSession if newest && self.expires && !number.is_read() => {
+                self.begin_session();
+            }
             Reply::NoSession if newest => {
                 return Err(format!(
                     "request {number} of client {}: no session is evicted in these runs",
@@ -275,6 +335,7 @@ impl Client {
         }
         self.done += 1;
         self.reads_done += u64::from(read);
+        self.established |= !read;
         let call = &mut self.history[open.call];
         let Some(outcome) = call.action.outcome(&bytes[REPLY_FRONT..]) else {
             let read = KvResult::decode(&bytes[REPLY_FRONT..]);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use electrode_apps::{Compare, KvOp, KvResult, KvTxn, TxnResult};
 
 /// A single step on one key.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Step {
     /// Read.
     Get,
@@ -18,7 +18,7 @@ pub enum Step {
 }
 
 /// What a client asked; keys are small numbers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
     /// One step.
     Single(usize, Step),
@@ -34,7 +34,7 @@ pub enum Action {
 }
 
 /// What a step answers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Answer {
     /// What was read.
     Value(Option<Vec<u8>>),
@@ -47,7 +47,7 @@ pub enum Answer {
 }
 
 /// What an action answers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Outcome {
     /// Of a transaction: whether the compares held.
     pub succeeded: bool,

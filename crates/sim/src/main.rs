@@ -264,7 +264,8 @@ fn one(options: &Options, seed: u64) -> Result<bool> {
     }
 }
 
-fn tell(failure: &Failure, options: &Options) {
+/// The line that runs a seed again, as these options have it.
+fn reproduce(options: &Options, seed: u64) -> String {
     let who = match options.accelerate {
         Acceleration::Seeded => "",
         Acceleration::None => " --accelerate none",
@@ -275,19 +276,23 @@ fn tell(failure: &Failure, options: &Options) {
         Durability::Memory => " --durability memory",
         Durability::Disk => " --durability disk",
     };
-    println!("FAILED: {failure}");
-    if !failure.state.is_empty() {
-        println!("  {}", failure.state);
-    }
     let engine = match options.engine {
         Engine::Interpreter => "",
         Engine::Whole => " --engine whole",
         Engine::Rbpf => " --engine rbpf",
     };
-    println!(
-        "  reproduce: cargo xtask sim --seed {} --requests {}{who}{durability}{engine} --trace",
-        failure.seed, options.requests
-    );
+    format!(
+        "cargo xtask sim --seed {seed} --requests {}{who}{durability}{engine} --trace",
+        options.requests
+    )
+}
+
+fn tell(failure: &Failure, options: &Options) {
+    println!("FAILED: {failure}");
+    if !failure.state.is_empty() {
+        println!("  {}", failure.state);
+    }
+    println!("  reproduce: {}", reproduce(options, failure.seed));
 }
 
 fn describe(report: &Report) -> String {
@@ -324,6 +329,8 @@ struct Sum {
     seeds: u64,
     accelerated: u64,
     requests: u64,
+    expired: u64,
+    unknown: u64,
     ops: u64,
     stored: u64,
     views: u64,
@@ -333,9 +340,13 @@ struct Sum {
     disk_failures: u64,
     damaged_logs: u64,
     reads: u64,
+    clogs: u64,
+    foreign: u64,
     packets: u64,
     steps: u64,
     simulated: u64,
+    /// The longest.
+    mended: u64,
     failures: Vec<Failure>,
 }
 
@@ -346,6 +357,8 @@ impl Sum {
             Ok(report) => {
                 self.accelerated += u64::from(report.accelerated > 0);
                 self.requests += report.requests;
+                self.expired += report.expired;
+                self.unknown += report.unknown;
                 self.ops += report.ops;
                 self.stored += report.stored;
                 self.views += report.views as u64;
@@ -355,8 +368,11 @@ impl Sum {
                 self.disk_failures += report.disk_failures;
                 self.damaged_logs += report.damaged_logs;
                 self.reads += report.reads;
+                self.clogs += report.clogs;
+                self.foreign += report.foreign;
                 self.packets += report.packets;
                 self.steps += report.steps;
+                self.mended = self.mended.max(report.mended);
                 self.simulated += report.simulated;
             }
             Err(failure) => self.failures.push(failure),
@@ -394,7 +410,7 @@ fn many(options: &Options, from: u64, seeds: u64, time: Option<Duration>) -> Res
                     if let Err(failure) = &outcome {
                         tell(failure, options);
                         if let Some(path) = &kept
-                            && let Err(error) = keep(path, failure)
+                            && let Err(error) = keep(path, failure, options)
                         {
                             eprintln!("electrode-sim: {}: {error}", path.display());
                             stop.store(true, Ordering::Relaxed);
@@ -434,6 +450,14 @@ fn many(options: &Options, from: u64, seeds: u64, time: Option<Duration>) -> Res
         "  {} seeds on disk: {} power cuts of all at once, {} disks that failed, {} damaged logs",
         sum.on_disk, sum.power_cuts, sum.disk_failures, sum.damaged_logs
     );
+    println!(
+        "  the longest that a group took to work again when the faults had ended: {:.0} ms",
+        sum.mended as f64 / 1e6
+    );
+    println!(
+        "  {} clogs, {} packets of other groups and versions, {} sessions that expired and left {} requests of unknown fate",
+        sum.clogs, sum.foreign, sum.expired, sum.unknown
+    );
     Ok(sum.failures.is_empty() && sum.seeds > 0 && !stop.load(Ordering::Relaxed))
 }
 
@@ -457,14 +481,31 @@ fn show_progress(sum: &Sum, shown: &Mutex<Instant>, begun: Instant, time: Option
     );
 }
 
-/// A failing seed is kept as it happens, so that an interrupted search has lost nothing.
-fn keep(path: &std::path::Path, failure: &Failure) -> std::io::Result<()> {
+/// A failing seed is kept as it happens, so that an interrupted search has lost nothing: what was broken, and all that it takes
+/// to see it again, which is the line and the commit.
+fn keep(path: &std::path::Path, failure: &Failure, options: &Options) -> std::io::Result<()> {
     use std::io::Write as _;
+    let line = reproduce(options, failure.seed);
+    let text = format!("{failure}\n  reproduce: {line}\n  with {}\n", build());
     let mut file = std::fs::OpenOptions::new()
         .create(true)
         .append(true)
         .open(path)?;
-    writeln!(file, "{failure}")
+    file.write_all(text.as_bytes())
+}
+
+/// What was run: the version, and the commit of the tree that one stands in, if there is one.
+fn build() -> String {
+    let version = concat!("electrode-sim ", env!("CARGO_PKG_VERSION"));
+    let described = std::process::Command::new("git")
+        .args(["describe", "--always", "--dirty", "--abbrev=12"])
+        .output();
+    let commit = described.ok().filter(|output| output.status.success());
+    let commit = commit.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    match commit {
+        Some(commit) => format!("{version}, commit {commit}"),
+        None => format!("{version}, commit unknown"),
+    }
 }
 
 /// Simulated seconds of a group per second of one CPU.
@@ -487,5 +528,48 @@ fn speed() -> Result<bool> {
             println!("FAILED: {failure}");
             Ok(false)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use electrode_sim::{Rule, Violation};
+
+    #[test]
+    fn the_line_of_a_kept_failure_makes_the_same_run() {
+        let parsed = |words: &[&str]| Options::from_args(&["electrode-sim"], words).unwrap();
+        let options = parsed(
+            &"--hours 1 --accelerate none --durability disk --engine whole --requests 70"
+                .split(' ')
+                .collect::<Vec<_>>(),
+        );
+        let failure = Failure {
+            seed: 17,
+            at: 3,
+            violation: Violation {
+                rule: Rule {
+                    name: "a rule",
+                    source: "a page",
+                },
+                text: "was broken".into(),
+            },
+            state: String::new(),
+        };
+        let path = std::env::temp_dir().join(format!("sim-failures-{}", std::process::id()));
+        keep(&path, &failure, &options).unwrap();
+        let kept = std::fs::read_to_string(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert!(kept.starts_with("seed 17 ") && kept.contains("was broken"));
+        assert!(kept.contains(env!("CARGO_PKG_VERSION")) && kept.contains("commit "));
+        let line = kept.lines().find_map(|line| {
+            line.trim()
+                .strip_prefix("reproduce: cargo xtask sim ")
+                .map(|words| words.split(' ').collect::<Vec<_>>())
+        });
+        let again = parsed(&line.unwrap());
+        let of = |options: &Options| format!("{:?}", plan_of(options, 17));
+        assert_eq!(again.seed, Some(17));
+        assert_eq!(of(&again), of(&options));
     }
 }

@@ -408,3 +408,19 @@ impl Engine {
 }
 
 const _: () = assert!(PEERS == 16 && CPUS == 2);
+
+#[cfg(test)]
+mod tests {
+    use bpf_asm::target::Target;
+
+    use super::*;
+
+    /// So what a seed runs is what every kernel gets, whatever its age: there is nothing for a seed to choose.
+    #[test]
+    fn the_programs_that_ship_are_the_same_for_every_kernel_since_atomics() {
+        let Programs(programs) = Programs::new().unwrap();
+        for (name, program) in programs {
+            assert_eq!(Target::common().lower(&program), Ok(program), "{name}");
+        }
+    }
+}

@@ -9,6 +9,9 @@ use crate::random::Random;
 pub(crate) const US: u64 = 1_000;
 pub(crate) const MS: u64 = 1_000_000;
 
+/// Client sessions where none is to expire.
+const SESSIONS: usize = 64;
+
 /// The programs that one replica's machine runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Programs {
@@ -102,6 +105,8 @@ pub struct Plan {
     pub(crate) corruption: u64,
     /// Per mille of packets that are kept, and come again much later.
     pub(crate) staleness: u64,
+    /// Per mille of faults at which a link or a queue stands still, and then brings everything at once.
+    pub(crate) clogging: u64,
     /// Nanoseconds: each packet takes up to this much longer than the least.
     pub(crate) delay: u64,
     /// Crash in the middle of an effect list, per ten million effects.
@@ -196,7 +201,7 @@ impl Plan {
                 window: if only_loss { 1 } else { 1 + random.index(4) },
                 queue: 16,
                 checkpoint_ops: 8 + random.below(60),
-                sessions: 64,
+                sessions: SESSIONS,
                 session_requests: 8,
                 chunk_bytes: 64 + random.index(1000),
             },
@@ -218,6 +223,11 @@ impl Plan {
             duplication: random.below(80),
             corruption: random.pick(&[0, 5, 30]),
             staleness: random.pick(&[0, 2, 10]),
+            clogging: if only_loss {
+                0
+            } else {
+                Random::new(seed ^ 0xc109).pick(&[0, 0, 150, 400])
+            },
             delay: random.pick(&[MS / 10, MS, 4 * MS]),
             sudden_death: if only_loss {
                 0
@@ -243,6 +253,11 @@ impl Plan {
             plan.drift = more.pick(&[0, 1000, 60_000]);
             // Longer than a view change takes, so that it is the lease that view changes wait for.
             plan.timing.lease = more.pick(&[plan.timing.lease, 90 * MS, 250 * MS, 250 * MS]);
+        }
+        // From a sequence of its own: fewer sessions than clients, so that those who begin one push others out.
+        let mut few = Random::new(seed ^ 0x5e55);
+        if few.chance(250) {
+            plan.limits.sessions = 1 + few.index(plan.clients - 1);
         }
         // From a sequence of its own, and where no operator vouches for the group's being new: that is said once. In memory
         // only, where no more than f are down at a time: a power cut takes all disks' machines.
@@ -296,14 +311,24 @@ impl Plan {
             duplication: 0,
             corruption: 0,
             staleness: 0,
+            clogging: 0,
             sudden_death: 0,
             promise_death: 0,
             notice_loss: 0,
             socket_loss: 0,
             drift: 0,
             disk_faults: false,
+            limits: Limits {
+                sessions: SESSIONS,
+                ..self.limits
+            },
             ..self
         }
+    }
+
+    /// Whether there are fewer sessions than clients.
+    pub(crate) fn sessions_expire(&self) -> bool {
+        self.limits.sessions < self.clients
     }
 
     /// Replicas that may fail at the same time.

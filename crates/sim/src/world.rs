@@ -74,6 +74,8 @@ struct Machine {
     paused_until: u64,
     /// Nanoseconds that user space is late, at most.
     slowness: u64,
+    /// Nothing comes out of its queue until then.
+    clogged_until: u64,
     /// When user space goes on, if the event with this number is the latest.
     wake: Option<(u64, u64)>,
     asleep: bool,
@@ -97,6 +99,8 @@ enum Happening {
         whole: Option<(Vec<u8>, std::net::SocketAddr)>,
         intact: bool,
     },
+    /// A packet that a clog held: its arrival.
+    Held(Box<Happening>),
     Wake {
         node: usize,
         number: u64,
@@ -134,6 +138,12 @@ pub(crate) struct World {
     pub(crate) known: Known,
     /// `cut[a][b]`: nothing gets from a to b.
     cut: Vec<Vec<bool>>,
+    /// `clogged[a][b]`: until when what a sends to b waits.
+    clogged: Vec<Vec<u64>>,
+    /// Packets that wait so, there or in front of a machine.
+    held: usize,
+    /// Chance for faults that came later than others, so that those of older ones stay where they are.
+    whims: Random,
     /// No faults any more.
     calm: bool,
     /// Everybody's log was on disk once: from then on all may go at once, in disk mode.
@@ -161,6 +171,10 @@ pub(crate) struct Counts {
     pub(crate) power_cuts: u64,
     pub(crate) disk_failures: u64,
     pub(crate) damaged_logs: u64,
+    /// Links and queues that were clogged.
+    pub(crate) clogs: u64,
+    /// Copies of packets in the name of another group, or of another version.
+    pub(crate) foreign: u64,
 }
 
 impl World {
@@ -178,6 +192,7 @@ impl World {
                 },
                 paused_until: 0,
                 slowness: 0,
+                clogged_until: 0,
                 wake: None,
                 asleep: false,
                 echoes: VecDeque::new(),
@@ -205,9 +220,12 @@ impl World {
             clients,
             known: Known::default(),
             cut: vec![vec![false; n]; n],
+            clogged: vec![vec![0; n]; n],
+            held: 0,
+            whims: Random::new(plan.seed ^ 0xc109),
             calm: false,
             formed: false,
-            checks: Checks::new(n, plan.disk),
+            checks: Checks::new(&plan),
             trace: Trace::new(trace),
             loaded,
             keep_acks: false,
@@ -256,6 +274,7 @@ impl World {
                 break;
             }
             self.now = entry.key().0;
+            self.checks.at = self.now;
             let happening = entry.remove();
             self.events += 1;
             self.happen(happening);
@@ -265,6 +284,16 @@ impl World {
 
     fn happen(&mut self, happening: Happening) {
         match happening {
+            Happening::Held(packet) => {
+                self.held -= 1;
+                self.happen(*packet);
+            }
+            Happening::Arrival {
+                to: Host::Replica(node),
+                ..
+            } if self.machines[node].clogged_until > self.now => {
+                self.hold_until(self.machines[node].clogged_until, happening);
+            }
             Happening::Arrival {
                 to: Host::Replica(node),
                 frames,

@@ -29,6 +29,8 @@ mutations! {
     TruncationOnRequest,
     /// Unanswered Prepares aren't sent again.
     NoResend,
+    /// Unanswered Prepares are sent again after four times the time-out.
+    LateResend,
     /// A promise isn't written to disk.
     PromiseNotPersisted,
     /// A view is spoken of before its promise is on disk.
@@ -85,6 +87,8 @@ mutations! {
     FenceLeavesTail,
     /// A claim takes the kernel's last op for the core's.
     ClaimFromTail,
+    /// A kernel's part that was stopped for too many uncommitted ops is never started again in its view.
+    RefusedForGood,
     /// What the kernel heard in an earlier generation counts.
     HeardOfOlderGenerations,
     /// `prepare` answers each Prepare with its newest op, whatever was asked.
@@ -103,6 +107,8 @@ mutations! {
     TornTailTakenWhole,
     /// A backup joins a newer view whatever lease may rely on it.
     LeaseNotWaitedFor,
+    /// A request that comes again keeps its session from expiring, at the replica that hears it.
+    RetryKeepsSession,
     /// A lease begins when acknowledgements come, not when the op was sent.
     LeaseFromAckTime,
 }

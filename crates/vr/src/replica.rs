@@ -29,7 +29,9 @@ use alloc::vec::Vec;
 use crate::MAX_REPLICAS;
 use crate::config::{Config, Start};
 use crate::effect::{Effect, FastPathEvent, Input, Note, Promise};
-use crate::ids::{Digest, GroupId, Nonce, OpNumber, ReplicaId, Time, View};
+use crate::ids::{
+    ClientId, Digest, GroupId, Nonce, OpNumber, ReplicaId, RequestNumber, Time, View,
+};
 use crate::message::Message;
 use crate::mutations::{Mutation, active};
 use crate::state_machine::StateMachine;
@@ -269,6 +271,19 @@ impl<S: StateMachine> Replica<S> {
     #[must_use]
     pub fn machine(&self) -> &S {
         &self.machine
+    }
+
+    /// The highest request of a session that was executed; None: no such session is known, or it has expired.
+    #[must_use]
+    pub fn session(&self, client: ClientId) -> Option<RequestNumber> {
+        self.table.highest(client)
+    }
+
+    /// The digests of the log at the latest checkpoint and of the checkpoint itself, if there is one.
+    #[must_use]
+    pub fn checkpoint_digests(&self) -> Option<(Digest, Digest)> {
+        let checkpoint = self.checkpoint.as_ref()?;
+        Some((checkpoint.log_digest, checkpoint.digest))
     }
 
     /// The highest view that this replica promised: what its disk has to hold.

@@ -64,6 +64,7 @@ impl<S: StateMachine> Driver<S> {
         index: usize,
     ) -> Result<Result<(), Refusal>, Y::Error> {
         match system.received(&mut self.door, index) {
+            Ok(received) if !system.reaches(self, &received) => {}
             Ok(Received::Message { from, message }) => {
                 self.step(system, Input::Message { from, message })?;
             }

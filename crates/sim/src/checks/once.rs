@@ -1,5 +1,6 @@
-//! A request is executed at most once, and a retry gets the same bytes. (That nothing is executed twice the ledger itself
-//! asserts: `crate::machine`.)
+//! A request is executed at most once, and a retry gets the same bytes, or hears that its session has expired: a session that is
+//! gone is an error, never a second execution. (That nothing is executed twice the ledger itself asserts, which forgets no
+//! session: `crate::machine`.)
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use std::sync::Arc;
 use electrode_vr::{ClientId, Reply, RequestNumber};
 
 use super::{Rule, Verdict};
+use crate::machine::place_of;
 
 pub(super) const RULE: Rule = Rule {
     name: "a retry gets the same reply",
@@ -18,6 +20,12 @@ pub(super) const RULE: Rule = Rule {
 pub(super) struct Once(BTreeMap<(ClientId, RequestNumber), Arc<[u8]>>);
 
 impl Once {
+    /// The place in the order of a request that a replica answered.
+    pub(super) fn place(&self, client: ClientId, request: RequestNumber) -> Option<u64> {
+        let bytes = self.0.get(&(client, request))?;
+        Some(place_of(bytes))
+    }
+
     pub(super) fn check(
         &mut self,
         client: ClientId,

@@ -8,7 +8,7 @@ use electrode_fastpath::abi::MESSAGE_BYTES;
 use electrode_fastpath::host::Host as FastPath;
 use electrode_vr::{
     Effect, FastPathCommand, Input, Message, Nonce, Note, OpNumber, Prepare, Promise, ReplicaId,
-    Time, View, Write,
+    RequestNumber, Time, View, Write,
 };
 use electrode_wire::admission::Refusal;
 
@@ -152,8 +152,13 @@ impl System<Ledger> for Simulated<'_, '_> {
 
     fn write(&mut self, write: Write) -> Result<(), End> {
         let Surroundings {
-            at, disk, random, ..
+            at,
+            disk,
+            random,
+            checks,
+            ..
         } = &mut *self.around;
+        checks.written(self.place.index, &write);
         let journal = self.place.journal.as_mut();
         journal
             .expect("the core writes in disk mode only")
@@ -221,6 +226,22 @@ impl System<Ledger> for Simulated<'_, '_> {
             let Surroundings { at, trace, .. } = &mut *self.around;
             trace.warning(*at, self.place.index, &text);
         }
+    }
+
+    /// A session's first request that was executed, and whose session has expired since, doesn't reach the core. Protocol.md,
+    /// rule 7, takes such a copy to be lost on the network, where sessions are many; here, where they are few, it is lost for
+    /// that reason.
+    fn reaches(&mut self, driver: &Driver<Ledger>, received: &Received) -> bool {
+        let Received::Request {
+            client, request, ..
+        } = received
+        else {
+            return true;
+        };
+        let outlived = *request == RequestNumber(1)
+            && driver.core().session(*client).is_none()
+            && driver.core().machine().has((request.0, client.0));
+        !outlived
     }
 
     fn before(&mut self, driver: &Driver<Ledger>, effect: &Effect) -> Result<(), End> {

@@ -89,6 +89,31 @@ impl World {
         }
     }
 
+    /// Now and then something clogs, apart from what else goes wrong: a link between two replicas, or the queue in front of one.
+    pub(crate) fn clog(&mut self) {
+        if !self.whims.chance(self.plan.clogging) {
+            return;
+        }
+        let anybody = self.whims.index(self.plan.replicas);
+        let victim = self.leader().filter(|_| self.whims.chance(400));
+        let victim = victim.unwrap_or(anybody);
+        let most = self.whims.pick(&[5 * MS, 40 * MS, 150 * MS]);
+        let until = self.now + self.whims.below(most);
+        self.counts.clogs += 1;
+        if self.whims.chance(500) {
+            self.fault(Some(victim), || {
+                format!("its queue is clogged until {} ms", until / MS)
+            });
+            self.machines[victim].clogged_until = until;
+        } else {
+            let to = self.whims.index(self.plan.replicas);
+            self.fault(Some(victim), || {
+                format!("its link to {to} is clogged until {} ms", until / MS)
+            });
+            self.clogged[victim][to] = until;
+        }
+    }
+
     fn break_a_disk(&mut self, victim: usize) {
         match self.random.below(3) {
             0 if self.formed => self.power_cut(),
@@ -160,6 +185,7 @@ impl World {
 
     pub(crate) fn pause(&mut self, node: usize, until: u64) {
         self.fault(Some(node), || format!("is stopped until {} ms", until / MS));
+        self.checks.set_steady(node, None);
         let machine = &mut self.machines[node];
         machine.paused_until = until;
         if let Some((at, _)) = machine.wake.take() {
@@ -210,12 +236,15 @@ impl World {
         self.calm = true;
         self.join_network();
         self.let_acks_go();
+        self.clogged.iter_mut().for_each(|row| row.fill(0));
         for node in 0..self.plan.replicas {
             let machine = &mut self.machines[node];
+            machine.clogged_until = 0;
             machine.slowness = 0;
             machine.paused_until = 0;
             machine.wake = None;
             machine.disk.repair();
+            self.checks.set_steady(node, Some(self.now));
             let calm = self.interleaving();
             match self.process(node) {
                 None => self.start(node),
@@ -232,6 +261,10 @@ impl World {
     /// No faults from the first moment on.
     pub(crate) fn set_calm(&mut self, calm: bool) {
         self.calm = calm;
+        let steady = (calm || self.plan.only_loss).then_some(self.now);
+        for node in 0..self.plan.replicas {
+            self.checks.set_steady(node, steady);
+        }
         let interleaving = self.interleaving();
         for process in self
             .machines

@@ -1,10 +1,12 @@
-//! The network: what leaves a machine is lost, doubled, delayed, damaged, cut off, or comes again long after.
+//! The network: what leaves a machine is lost, doubled, delayed, damaged, cut off, held back, or comes again long after.
 
 use std::net::SocketAddr;
 
 use electrode_driver::Armed;
-use electrode_vr::OpNumber;
-use electrode_wire::{Key, Kind, Packet, decode, encode, peek};
+use electrode_vr::{OpNumber, View};
+use electrode_wire::header::VERSION;
+use electrode_wire::{Header, Key, Kind, Packet, check, decode, encode, peek};
+use zerocopy::FromBytes;
 
 use super::{Happening, World};
 use crate::checks::Rule;
@@ -24,6 +26,8 @@ const STALE: usize = 64;
 const ECHOES: usize = 6;
 /// The same of acks that are kept back.
 const KEPT_BACK: usize = 24;
+/// Packets that clogged links and queues hold; what is more is lost, as in a switch.
+const CLOGGED: usize = 2048;
 
 impl World {
     /// What a machine sent goes its way.
@@ -40,6 +44,7 @@ impl World {
                         continue;
                     };
                     let from = Host::Replica(node);
+                    self.note_prepare(node, to, datagram.payload);
                     self.travel(from, to, vec![frame], None, by_kernel);
                 }
                 Outgoing::Fragments {
@@ -49,6 +54,7 @@ impl World {
                 } => {
                     let source = self.plan.layout.address(Host::Replica(node));
                     if let Some(to) = self.plan.layout.host(to) {
+                        self.note_prepare(node, to, &payload);
                         self.travel(
                             Host::Replica(node),
                             to,
@@ -59,6 +65,16 @@ impl World {
                     }
                 }
             }
+        }
+    }
+
+    fn note_prepare(&mut self, node: usize, to: Host, payload: &[u8]) {
+        let prepare = peek(payload)
+            .ok()
+            .filter(|header| header.kind == Kind::Prepare as u8);
+        if let (Some(header), Host::Replica(to)) = (prepare, to) {
+            let (view, op) = (View(header.view.get()), OpNumber(header.op.get()));
+            self.checks.prepare_left(node, view, op, to);
         }
     }
 
@@ -97,18 +113,17 @@ impl World {
             self.counts.lost += 1;
             return;
         }
+        let clogged_until = self.clogged_until(from, to);
         if !self.calm && self.random.chance(self.plan.duplication) {
             let at = self.arrival();
             let (frames, whole) = (frames.clone(), whole.clone());
-            self.put(
-                at,
-                Happening::Arrival {
-                    to,
-                    frames,
-                    whole,
-                    intact: true,
-                },
-            );
+            let copy = Happening::Arrival {
+                to,
+                frames,
+                whole,
+                intact: true,
+            };
+            self.put_or_hold(clogged_until, at, copy);
         }
         if !self.calm && whole.is_none() {
             self.keep_for_later(to, &frames);
@@ -117,30 +132,54 @@ impl World {
             {
                 let at = self.arrival();
                 let (intact, frames, whole) = (damaged.1, vec![damaged.0], None);
-                self.put(
-                    at,
-                    Happening::Arrival {
-                        to,
-                        frames,
-                        whole,
-                        intact,
-                    },
-                );
+                let copy = Happening::Arrival {
+                    to,
+                    frames,
+                    whole,
+                    intact,
+                };
+                self.put_or_hold(clogged_until, at, copy);
                 // Half of the time instead of the original.
                 if self.random.chance(500) {
                     return;
                 }
             }
         }
-        self.put(
-            arrives,
-            Happening::Arrival {
-                to,
-                frames,
-                whole,
-                intact: true,
-            },
-        );
+        let packet = Happening::Arrival {
+            to,
+            frames,
+            whole,
+            intact: true,
+        };
+        self.put_or_hold(clogged_until, arrives, packet);
+    }
+
+    /// When the link between two replicas goes on, if it stands still.
+    fn clogged_until(&self, from: Host, to: Host) -> Option<u64> {
+        let until = match (from, to) {
+            (Host::Replica(from), Host::Replica(to)) => self.clogged[from][to],
+            _ => 0,
+        };
+        (until > self.now).then_some(until)
+    }
+
+    fn put_or_hold(&mut self, clogged_until: Option<u64>, at: u64, packet: Happening) {
+        match clogged_until {
+            None => {
+                self.put(at, packet);
+            }
+            Some(until) => self.hold_until(until, packet),
+        }
+    }
+
+    /// What is held comes when the clog ends, all at once and in order.
+    pub(super) fn hold_until(&mut self, until: u64, packet: Happening) {
+        if self.held >= CLOGGED {
+            self.counts.lost += 1;
+            return;
+        }
+        self.held += 1;
+        self.put(until, Happening::Held(Box::new(packet)));
     }
 
     fn is_cut(&self, from: Host, to: Host) -> bool {
@@ -189,7 +228,7 @@ impl World {
     }
 
     /// A damaged copy: one to three bits flip anywhere behind the Ethernet header, or it is cut short; or a copy of another
-    /// group, otherwise whole. And whether our message in it is still what it was: what is in front of it has its own sums,
+    /// group or version, otherwise whole. And whether our message in it is still what it was: what is in front of it has its own sums,
     /// and not all of it changes what the message says.
     fn damaged(&mut self, from: Host, frame: &[u8]) -> Option<(Vec<u8>, bool)> {
         let payload = parse(frame).ok()?.payload;
@@ -197,7 +236,15 @@ impl World {
         let mut damaged = frame.to_vec();
         match self.random.below(8) {
             0 => damaged.truncate(14 + self.random.index(frame.len() - 14)),
-            1 => return Some((self.of_another_group(from, frame)?, false)),
+            1 => {
+                let foreign = if self.whims.chance(500) {
+                    self.of_another_version(from, frame)?
+                } else {
+                    self.of_another_group(from, frame)?
+                };
+                self.counts.foreign += 1;
+                return Some((foreign, false));
+            }
             _ => {
                 for _ in 0..=self.random.below(3) {
                     let bit = 14 * 8 + self.random.index((frame.len() - 14) * 8);
@@ -217,6 +264,27 @@ impl World {
         envelope.group.0 ^= 1 << self.random.below(64);
         let mut bytes = Vec::new();
         encode(&envelope, &key, &packet, &mut bytes);
+        self.plan
+            .layout
+            .frames(from, datagram.destination, &bytes, 7)
+            .pop()
+    }
+
+    /// The same message as another version would write it if all else had stayed the same, with a check that is right.
+    fn of_another_version(&mut self, from: Host, frame: &[u8]) -> Option<Vec<u8>> {
+        let datagram = parse(frame).ok()?;
+        let key = Key(self.plan.key);
+        let (_, packet) = decode(datagram.payload, &key).ok()?;
+        let key = match packet {
+            Packet::Message(_) => key,
+            _ => Key::UNKEYED,
+        };
+        let mut bytes = datagram.payload.to_vec();
+        let (header, _) = Header::mut_from_prefix(&mut bytes).ok()?;
+        header.version = self.whims.pick(&[VERSION - 1, VERSION + 1, u8::MAX]);
+        let right = check(&key, &bytes);
+        let (header, _) = Header::mut_from_prefix(&mut bytes).ok()?;
+        header.check = right.into();
         self.plan
             .layout
             .frames(from, datagram.destination, &bytes, 7)
@@ -354,7 +422,8 @@ impl World {
 
     /// Packets that are on their way get to the card right before user space runs, so that programs run between its steps.
     pub(super) fn bring_racing(&mut self, node: usize, process: &Process) {
-        if !self.random.chance(self.plan.interleaving) {
+        let clogged = self.machines[node].clogged_until > self.now;
+        if clogged || !self.random.chance(self.plan.interleaving) {
             return;
         }
         let racing: Vec<(u64, u64)> = self

@@ -61,6 +61,21 @@ impl ClientTable {
         kept.map_or(Reply::NoSession, |bytes| Reply::Done(Arc::clone(bytes)))
     }
 
+    /// Makes a session the youngest, and the youngest as old as that was: what no message may do, only an executed op.
+    pub(super) fn rejuvenate(&mut self, client: ClientId) {
+        let age = |table: &ClientTable, of| table.sessions.get(&of).map(|session| session.used);
+        let youngest = self.by_age.last_key_value().map(|(age, of)| (*age, *of));
+        let (Some(old), Some((young, other))) = (age(self, client), youngest) else {
+            return;
+        };
+        for (of, age) in [(other, old), (client, young)] {
+            self.by_age.insert(age, of);
+            if let Some(session) = self.sessions.get_mut(&of) {
+                session.used = age;
+            }
+        }
+    }
+
     /// Executes the entry at `op` by `apply`, unless the session has no place for it: executed before, evicted
     /// meanwhile, or out of order. Those are decided by the table alone, so every replica decides the same.
     pub(super) fn execute(

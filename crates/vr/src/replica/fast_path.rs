@@ -12,6 +12,7 @@ use super::normal::well_formed;
 use crate::effect::{Effect, FastPathCommand, FastPathEvent, Input, Note};
 use crate::ids::{OpNumber, ReplicaId, Time, View};
 use crate::message::{Message, Prepare};
+use crate::mutations::{Mutation, active};
 use crate::state_machine::StateMachine;
 use crate::status::Status;
 
@@ -267,7 +268,7 @@ impl<S: StateMachine> Replica<S> {
 
     pub(super) fn rearm_below_soft_limit(&mut self, out: &mut Vec<Effect>) {
         let stopped = self.config.fast_path && matches!(self.fast, Fast::Disarmed);
-        if stopped && !self.over_soft_limit() {
+        if stopped && !self.over_soft_limit() && !active(Mutation::RefusedForGood) {
             self.arm(out);
         }
     }

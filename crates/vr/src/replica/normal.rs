@@ -98,10 +98,10 @@ impl<S: StateMachine> Replica<S> {
             }
             return;
         }
-        let (now, forsaken) = (self.now, self.forsaken());
+        let (now, forsaken, resend) = (self.now, self.forsaken(), self.resend_after());
         for index in 0..self.primary.flights.len() {
             let flight = &mut self.primary.flights[index];
-            if flight.sent.plus(self.config.timing.resend) > now {
+            if flight.sent.plus(resend) > now {
                 continue;
             }
             flight.sent = now;
@@ -115,11 +115,16 @@ impl<S: StateMachine> Replica<S> {
         }
     }
 
+    fn resend_after(&self) -> u64 {
+        let late = active(Mutation::LateResend);
+        self.config.timing.resend * if late { 4 } else { 1 }
+    }
+
     pub(super) fn primary_deadline(&self) -> Option<Time> {
         if self.faults() == 0 {
             return None;
         }
-        let resend = self.config.timing.resend;
+        let resend = self.resend_after();
         let oldest = self
             .primary
             .flights

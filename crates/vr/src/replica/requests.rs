@@ -152,6 +152,9 @@ impl<S: StateMachine> Replica<S> {
         let pending = self.primary.pending.get(&client).copied();
         let highest = pending.or(executed).unwrap_or_default();
         if request <= executed.unwrap_or_default() {
+            if active(Mutation::RetryKeepsSession) {
+                self.table.rejuvenate(client);
+            }
             let answer = self.table.answer(client, request);
             return self.reply(client, request, answer, out);
         }
