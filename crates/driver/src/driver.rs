@@ -5,6 +5,7 @@
 
 mod effects;
 mod intake;
+mod model;
 mod rest;
 #[cfg(test)]
 mod tests;

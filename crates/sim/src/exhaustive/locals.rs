@@ -320,12 +320,12 @@ impl Locals {
             return *number;
         }
         let number = u32::try_from(self.locals.len()).expect("fewer than 2^32 states");
-        let now = node.core.snapshot();
+        let now = node.core().snapshot();
         let normal = (now.status == Status::Normal).then_some(now.view);
-        let (recovery, transfer) = node.core.open_nonces();
+        let (recovery, transfer) = node.core().open_nonces();
         let recovering = now.status == Status::Recovering;
         let leads = normal.is_some() && now.role == Role::Primary;
-        let promised = node.core.promised();
+        let promised = node.core().promised();
         let open = (recovering.then_some(recovery), transfer);
         let gate = Gate {
             who,

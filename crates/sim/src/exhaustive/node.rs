@@ -1,24 +1,26 @@
-//! One replica: the core and user space's half that ship, the programs' steps, and the driver's order of things.
-//!
-//! The order is that of `crate::process` (drain before datagrams, acks before a tick, a flush at the end; effects in their
-//! order, fences and claims answered before anything else comes in), without bytes, and without time.
+//! One replica: the core, the driver and user space's half that ship, and the programs' steps; without bytes, and without time.
 
-use std::collections::VecDeque;
+mod timeless;
+
+use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 
-use electrode_fastpath::abi::{PEERS, RECORD_NOTICE};
+use electrode_driver::{Door, Driver, Ready, Received, Setup};
+use electrode_fastpath::abi::PEERS;
 use electrode_fastpath::host::{Host, Identity};
 use electrode_vr::{
-    ClientId, Config, Durability, Effect, FastPathCommand, FastPathEvent, GroupId, Input, Limits,
-    Message, Nonce, Note, OpNumber, Promise, Replica, ReplicaId, Reply, RequestNumber, Role, Start,
-    Status, Time, Timing, View,
+    ClientId, Config, Durability, GroupId, Limits, Message, Nonce, OpNumber, Promise, Replica,
+    ReplicaId, RequestNumber, Start, Status, Time, Timing, View,
 };
+use electrode_wire::Key;
 
 use super::choices::Choices;
-use super::memory::{Armed, Shared};
+use super::memory::Shared;
 use super::program::{Program, Verdict};
 use super::sequence::{Sequence, op};
-use crate::checks::{Rule, Violation, acks, promises, tail};
+use crate::checks::{Violation, tail};
+
+use timeless::{Ended, Making, STOPS, Timeless};
 
 /// The one group that there is.
 const GROUP: GroupId = GroupId(7);
@@ -105,40 +107,10 @@ pub(super) struct Node {
     shape: Shape,
     pub(super) index: ReplicaId,
     pub(super) life: u8,
-    pub(super) core: Replica<Sequence>,
+    driver: Driver<Sequence>,
     pub(super) host: Host<Shared>,
     disk: Option<Promise>,
-    /// What the primary said last that is committed: those slots are free.
-    commit: OpNumber,
 }
-
-/// What an event makes; taken apart when it ends.
-#[derive(Default)]
-struct Making {
-    effects: VecDeque<Effect>,
-    /// The questions that were open when the event began.
-    asked: (Nonce, Option<Nonce>),
-    sent: Vec<(ReplicaId, Message)>,
-    seen: Vec<Seen>,
-    pre_vote: Option<View>,
-    /// Acks that were read and not yet given.
-    slots: Vec<(OpNumber, u16)>,
-    claims: usize,
-    broken: Option<Violation>,
-}
-
-/// Claims of one event. More means that user space asks for ever.
-const CLAIMS: usize = 64;
-/// The first claims of an event may be lost to a record that doesn't come at once.
-const IMPATIENT_CLAIMS: usize = 2;
-
-/// Why an event ends before its end.
-struct Died;
-
-const STOPS: Rule = Rule {
-    name: "the driver never has to stop",
-    source: "docs/fast-path.md R1",
-};
 
 fn config(index: ReplicaId, shape: Shape) -> Config {
     Config {
@@ -197,15 +169,25 @@ impl Node {
         let mut host = Host::new(Shared::new(Rc::clone(choices), promised), identity);
         host.set_group(GROUP.0);
         let config = config(index, shape);
-        let core = Replica::new(config, start, Sequence::default(), Time(0), ENTROPY);
+        let addresses: Vec<SocketAddr> = (0..shape.replicas)
+            .map(|port| (Ipv4Addr::LOCALHOST, u16::from(port)).into())
+            .collect();
+        let setup = Setup {
+            config,
+            start,
+            stored: None,
+            machine: Sequence::default(),
+            door: Door::new(index, Key::UNKEYED, &addresses, start),
+            busy_poll: false,
+        };
+        let driver = Driver::new(setup, Time(0), ENTROPY).expect("nothing is restored");
         Node {
             shape,
             index,
             life,
-            core,
+            driver,
             host,
             disk,
-            commit: OpNumber(0),
         }
     }
 
@@ -213,7 +195,7 @@ impl Node {
     fn begin(mut self, choices: &Rc<Choices>) -> Outcome {
         let mut making = Making::default();
         // No question of this life is open yet, and none of the last one is any more.
-        let ended = self.tick(&mut making, Time(1), choices);
+        let ended = self.turn(&mut making, Time(1), None, choices);
         self.ended(making, ended, choices)
     }
 
@@ -238,9 +220,9 @@ impl Node {
     }
 
     fn happen(mut self, event: &Event, choices: &Rc<Choices>) -> Outcome {
-        let now = self.core.forget_time(ENTROPY);
+        let now = self.driver.forget_time(ENTROPY);
         let mut making = Making {
-            asked: self.core.open_nonces(),
+            asked: self.core().open_nonces(),
             ..Making::default()
         };
         let ended = match event {
@@ -255,17 +237,17 @@ impl Node {
             } => self.frame(&mut making, now, (*from, message), *stop, *full, choices),
             Event::Program(number) => self.go_on(&mut making, now, *number, choices),
             Event::Request(client, number) => {
-                let input = Input::Request {
+                let received = Received::Request {
                     client: ClientId(u64::from(*client)),
                     request: RequestNumber(u64::from(*number)),
                     op: op(*client, *number).as_slice().into(),
                 };
-                self.turn(&mut making, now, Some(input), choices)
+                self.turn(&mut making, now, Some(received), choices)
             }
             Event::Look => self.turn(&mut making, now, None, choices),
-            Event::Retry => self.tick(&mut making, now.plus(RETRY), choices),
+            Event::Retry => self.turn(&mut making, now.plus(RETRY), None, choices),
             Event::Doubt => self.doubt(&mut making, now, choices),
-            Event::Crash => Err(Died),
+            Event::Crash => Err(Ended::Died),
         };
         self.ended(making, ended, choices)
     }
@@ -274,10 +256,13 @@ impl Node {
     fn ended(
         mut self,
         mut making: Making,
-        ended: Result<(), Died>,
+        ended: Result<(), Ended>,
         choices: &Rc<Choices>,
     ) -> Outcome {
-        if ended.is_err() {
+        if let Err(Ended::Stopped(text)) = &ended {
+            making.require(STOPS, Err(text.clone()));
+        }
+        if let Err(Ended::Died) = ended {
             // Memory, ring, programs and socket go with the process; the promise stays.
             let promise = self.disk.expect("it has been normal before");
             let start = Start::Recover(promise);
@@ -297,19 +282,15 @@ impl Node {
             outcome.broken = making.broken.or(outcome.broken);
             return outcome;
         }
-        self.core.forget_time(ENTROPY);
+        let read = self.driver.commit();
+        self.driver.forget_time(ENTROPY);
         self.check_tail(&mut making);
         let mut state = self.host.memory().state_mut();
         for (to, message) in state.answers.drain(..) {
-            note_ack(&mut making, &message);
-            making.sent.push((to, message));
+            making.leaves(to, message);
         }
-        let now = self.core.snapshot();
-        state.forget_unread(self.commit.min(now.commit), &now.peers);
-        if !state.armed.is_some_and(|armed| armed.primary) {
-            // A primary's first words in its view say how much is committed, and no slot is open before.
-            self.commit = OpNumber(0);
-        }
+        let now = self.core().snapshot();
+        state.forget_unread(read.min(now.commit), &now.peers);
         drop(state);
         self.rename_questions(&mut making);
         Outcome {
@@ -326,13 +307,13 @@ impl Node {
         let log = self.op();
         let mut state = self.host.memory().state_mut();
         if let Some(text) = state.broken.take() {
-            require(making, tail::RULE, Err(text));
+            making.require(tail::RULE, Err(text));
         }
         let backup = state.armed.is_some_and(|armed| !armed.primary);
         let (last, end) = (state.last_op(), state.stored_through(log));
         if backup && last > end {
             let text = format!("the kernel says op {last}; log and ring end at {end}");
-            require(making, tail::RULE, Err(text));
+            making.require(tail::RULE, Err(text));
         }
     }
 
@@ -340,7 +321,7 @@ impl Node {
     /// when a question isn't open any more, it and its answers go from the network, so its name is free. How many were
     /// asked before makes no difference then.
     fn rename_questions(&mut self, making: &mut Making) {
-        let (recovery, transfer) = self.core.open_nonces();
+        let (recovery, transfer) = self.core().open_nonces();
         let name = |kind: u8, nonce: Nonce, before: Option<Nonce>| {
             let names = [0, 1].map(|turn| name(self.index, self.life, 2 * kind + turn));
             if names.contains(&nonce) {
@@ -349,7 +330,7 @@ impl Node {
             }
             names[usize::from(before == Some(names[0]))]
         };
-        let recovers = self.core.snapshot().status == Status::Recovering;
+        let recovers = self.core().snapshot().status == Status::Recovering;
         let recovery = (
             recovery,
             if recovers {
@@ -370,19 +351,19 @@ impl Node {
             }
         }
         let transfer = transfer.map_or(Nonce(0), |(_, new)| new);
-        self.core.rename_questions(recovery.1, transfer);
+        self.driver.rename_questions(recovery.1, transfer);
     }
 
     /// The replica in one line.
     pub(super) fn describe(&self) -> String {
-        let now = self.core.snapshot();
+        let now = self.core().snapshot();
         let state = self.host.memory().state();
         format!(
             "{:?} {:?} view {} (promised {}) op {} commit {}; tail {}:{}, {} in the ring, {} programs stand still",
             now.status,
             now.role,
             now.view,
-            self.core.promised(),
+            self.core().promised(),
             now.op,
             now.commit,
             state.generation(),
@@ -395,7 +376,7 @@ impl Node {
     /// How far it has come, in steps of no particular size: nearly everything that happens adds to it. The search visits what has
     /// come least far first.
     pub(super) fn come(&self) -> u32 {
-        let now = self.core.snapshot();
+        let now = self.core().snapshot();
         let state = self.host.memory().state();
         let normal = u64::from(now.status == Status::Normal);
         let acked: u64 = now.peers.iter().map(|peer| peer.1.0).sum();
@@ -405,7 +386,7 @@ impl Node {
             .map(|word| (word & 0xffff).count_ones())
             .sum();
         let come = 1000 * u64::from(self.life)
-            + 200 * self.core.promised().0
+            + 200 * self.core().promised().0
             + 100 * normal
             + 20 * state.generation()
             + 16 * now.commit.0
@@ -457,9 +438,10 @@ impl Node {
         from: ReplicaId,
         message: &Message,
         choices: &Rc<Choices>,
-    ) -> Result<(), Died> {
+    ) -> Result<(), Ended> {
         let message = message.clone();
-        self.turn(making, now, Some(Input::Message { from, message }), choices)
+        let received = Received::Message { from, message };
+        self.turn(making, now, Some(received), choices)
     }
 
     /// A packet at the card. What its program passes up user space gets at once; later would be another copy of it.
@@ -471,7 +453,7 @@ impl Node {
         stop: Option<u8>,
         full: bool,
         choices: &Rc<Choices>,
-    ) -> Result<(), Died> {
+    ) -> Result<(), Ended> {
         let mut state = self.host.memory().state_mut();
         let number = state.free_number();
         let Some(mut program) = Program::new(number, from, message, full) else {
@@ -505,7 +487,7 @@ impl Node {
         (from, message): (ReplicaId, &Message),
         verdict: Verdict,
         choices: &Rc<Choices>,
-    ) -> Result<(), Died> {
+    ) -> Result<(), Ended> {
         self.check_tail(making);
         if making.broken.is_some() {
             return Ok(());
@@ -525,7 +507,7 @@ impl Node {
         now: Time,
         number: u8,
         choices: &Rc<Choices>,
-    ) -> Result<(), Died> {
+    ) -> Result<(), Ended> {
         let mut state = self.host.memory().state_mut();
         let at = state
             .programs
@@ -542,63 +524,45 @@ impl Node {
         }
     }
 
-    /// What the driver does when it is woken: ring, datagram, slots, flush.
+    /// A turn of the driver, woken by a datagram or by something else.
     fn turn(
         &mut self,
         making: &mut Making,
         now: Time,
-        input: Option<Input>,
+        received: Option<Received>,
         choices: &Rc<Choices>,
-    ) -> Result<(), Died> {
-        self.drain(making, now, choices)?;
-        if let Some(input) = input {
-            self.step(making, now, input, choices)?;
-        }
-        self.finish(making, now, choices)
-    }
-
-    /// Slots and flush; slots again if some were read on the way.
-    fn finish(
-        &mut self,
-        making: &mut Making,
-        now: Time,
-        choices: &Rc<Choices>,
-    ) -> Result<(), Died> {
-        self.give_acks(making, now, choices)?;
-        self.step(making, now, Input::Flush, choices)?;
-        if making.slots.is_empty() {
-            return Ok(());
-        }
-        self.finish(making, now, choices)
-    }
-
-    /// A turn in which the core's deadline has passed.
-    fn tick(&mut self, making: &mut Making, now: Time, choices: &Rc<Choices>) -> Result<(), Died> {
-        self.drain(making, now, choices)?;
-        self.give_acks(making, now, choices)?;
-        let mut heard = Vec::new();
-        if self.armed().is_some_and(|armed| armed.primary) {
-            self.host.heard(&mut heard);
-        }
-        for (from, at, op) in heard {
-            let event = FastPathEvent::Heard { from, at, op };
-            self.step(making, now, Input::FastPath(event), choices)?;
-        }
-        self.drain(making, now, choices)?;
-        let entropy = Nonce(0);
-        self.step(making, now, Input::Tick { entropy }, choices)?;
-        self.finish(making, now, choices)
+    ) -> Result<(), Ended> {
+        let ready = Ready {
+            socket: received.is_some(),
+            disk: false,
+        };
+        let mut timeless = Timeless {
+            now,
+            received,
+            host: &mut self.host,
+            disk: &mut self.disk,
+            making,
+            choices,
+            composed: None,
+            waiting: 0,
+        };
+        self.driver.turn(&mut timeless, ready)
     }
 
     /// A pre-vote that succeeds. It changes nothing at anybody, so who supports it makes no difference: anybody may begin a view
     /// change at any time.
-    fn doubt(&mut self, making: &mut Making, now: Time, choices: &Rc<Choices>) -> Result<(), Died> {
-        self.tick(making, now.plus(PATIENCE), choices)?;
+    fn doubt(
+        &mut self,
+        making: &mut Making,
+        now: Time,
+        choices: &Rc<Choices>,
+    ) -> Result<(), Ended> {
+        self.turn(making, now.plus(PATIENCE), None, choices)?;
         let Some(view) = making.pre_vote.take() else {
             return Ok(());
         };
         let primary = self
-            .core
+            .core()
             .promised()
             .primary(usize::from(self.shape.replicas));
         let from = (0..self.shape.replicas)
@@ -606,286 +570,17 @@ impl Node {
             .find(|other| *other != self.index && *other != primary)
             .expect("three replicas or more");
         let message = Message::PreVoteOk { view };
-        let input = Input::Message { from, message };
-        self.step(making, now.plus(PATIENCE), input, choices)?;
-        self.step(making, now.plus(PATIENCE), Input::Flush, choices)
+        let received = Received::Message { from, message };
+        self.turn(making, now.plus(PATIENCE), Some(received), choices)
     }
 
     /// The log's last op.
     fn op(&self) -> OpNumber {
-        self.core.snapshot().op
+        self.core().snapshot().op
     }
 
-    fn armed(&self) -> Option<Armed> {
-        self.host.memory().state().armed
-    }
-
-    fn drain(&mut self, making: &mut Making, now: Time, choices: &Rc<Choices>) -> Result<(), Died> {
-        while let Some(event) = self.take_stored() {
-            self.step(making, now, Input::FastPath(event), choices)?;
-        }
-        Ok(())
-    }
-
-    fn take_stored(&mut self) -> Option<FastPathEvent> {
-        let record = self.host.memory().take_record()?;
-        // The generation is the host's to judge.
-        let mut front = record.generation.to_ne_bytes().to_vec();
-        front.extend(0u64.to_ne_bytes());
-        assert!(record.generation != RECORD_NOTICE && self.host.message(&front).is_some());
-        Some(FastPathEvent::Stored(record.prepare))
-    }
-
-    fn give_stored(&mut self, making: &mut Making, now: Time) -> bool {
-        let mut any = false;
-        while let Some(event) = self.take_stored() {
-            any = true;
-            self.give(making, now, Input::FastPath(event));
-        }
-        any
-    }
-
-    fn give_acks(
-        &mut self,
-        making: &mut Making,
-        now: Time,
-        choices: &Rc<Choices>,
-    ) -> Result<(), Died> {
-        let Some(armed) = self.armed().filter(|armed| armed.primary) else {
-            return Ok(());
-        };
-        let mut slots = std::mem::take(&mut making.slots);
-        self.host.acks(self.commit, &mut slots);
-        for (op, acks) in slots {
-            if self.armed() == Some(armed) {
-                let event = FastPathEvent::SlotAcks { op, acks };
-                self.step(making, now, Input::FastPath(event), choices)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn step(
-        &mut self,
-        making: &mut Making,
-        now: Time,
-        input: Input,
-        choices: &Rc<Choices>,
-    ) -> Result<(), Died> {
-        self.give(making, now, input);
-        while let Some(effect) = making.effects.pop_front() {
-            self.execute(making, now, effect, choices)?;
-        }
-        Ok(())
-    }
-
-    /// Gives the core one input, and looks at what it became.
-    fn give(&mut self, making: &mut Making, now: Time, input: Input) {
-        // What comes after a rule was broken would only hide it.
-        if making.broken.is_some() {
-            return;
-        }
-        let before = self.core.snapshot();
-        let mut fresh = Vec::new();
-        self.core.step(now, input, &mut fresh);
-        making.effects.extend(fresh);
-        let after = self.core.snapshot();
-        let normal = after.status == Status::Normal;
-        let primary = normal && after.role == Role::Primary;
-        let entered = normal && (before.status != Status::Normal || before.view != after.view);
-        if entered {
-            making.seen.push(Seen::Normal {
-                view: after.view,
-                digests: self.digests(after.op),
-            });
-        }
-        if primary {
-            for (who, (_, op)) in after.peers.iter().enumerate() {
-                let known = !entered && before.peers[who].1 == *op;
-                if *op > OpNumber(0) && !known {
-                    let who = ReplicaId(u8::try_from(who).expect("few replicas"));
-                    let (view, op) = (after.view, *op);
-                    making.seen.push(Seen::Believed { view, who, op });
-                }
-            }
-        }
-        if after.commit > before.commit {
-            making.seen.push(Seen::Committed {
-                view: after.view,
-                primary,
-                commit: after.commit,
-                digests: self.digests(after.commit),
-            });
-        }
-        let verdict = promises::normal(&after, self.disk, self.index.index());
-        require(making, promises::RULE, verdict);
-    }
-
-    /// The digests of ops 1 to `end`; 0 for those that a checkpoint covers.
-    fn digests(&self, end: OpNumber) -> Vec<u64> {
-        let digest = |op| self.core.log_digest_at(OpNumber(op));
-        (1..=end.0)
-            .map(|op| digest(op).map_or(0, |digest| digest.0))
-            .collect()
-    }
-
-    fn execute(
-        &mut self,
-        making: &mut Making,
-        now: Time,
-        effect: Effect,
-        choices: &Rc<Choices>,
-    ) -> Result<(), Died> {
-        match effect {
-            Effect::Persist(promise) => {
-                // What is said before is said, what comes behind isn't.
-                if self.disk.is_some() && choices.choose(2) == 1 {
-                    return Err(Died);
-                }
-                let verdict = promises::persisted(self.disk, promise, self.index.index());
-                require(making, promises::RULE, verdict);
-                self.disk = Some(promise);
-                self.host.set_group(promise.group.0);
-                self.host.memory().state_mut().promised = promise.view;
-            }
-            Effect::Write(_) => unreachable!("groups in memory mode write no log"),
-            Effect::Send { to, message } => self.send(making, to, message),
-            Effect::Broadcast(Message::PreVote { view }) => making.pre_vote = Some(view),
-            Effect::Broadcast(message) => {
-                let said = match &message {
-                    Message::Prepare(prepare) => prepare.commit,
-                    Message::Commit { commit, .. } => *commit,
-                    _ => OpNumber(0),
-                };
-                self.commit = self.commit.max(said);
-                for to in (0..self.shape.replicas).map(ReplicaId) {
-                    if to != self.index {
-                        self.send(making, to, message.clone());
-                    }
-                }
-            }
-            Effect::Reply {
-                client,
-                request,
-                reply: Reply::Done(bytes),
-                ..
-            } => making.seen.push(Seen::Replied {
-                client: u8::try_from(client.0).expect("few clients"),
-                number: u8::try_from(request.0).expect("few requests"),
-                place: bytes[0],
-            }),
-            Effect::Reply { .. } | Effect::Note(Note::Entered { .. } | Note::Warning(_)) => {}
-            Effect::FastPath(command) => self.obey(making, now, command, choices),
-        }
-        Ok(())
-    }
-
-    fn send(&mut self, making: &mut Making, to: ReplicaId, message: Message) {
-        let verdict = promises::sent(&message, self.disk, self.index.index());
-        require(making, promises::RULE, verdict);
-        if let Message::PrepareOk { op, last_op, .. } = message {
-            let now = self.core.snapshot();
-            let verdict = acks::by_user_space(&now, op, last_op, self.index.index());
-            require(making, acks::RULE, verdict);
-        }
-        note_ack(making, &message);
-        making.sent.push((to, message));
-    }
-
-    fn obey(
-        &mut self,
-        making: &mut Making,
-        now: Time,
-        command: FastPathCommand,
-        choices: &Rc<Choices>,
-    ) {
-        match command {
-            FastPathCommand::Fence => self.fence(making, now),
-            FastPathCommand::Arm {
-                view,
-                primary,
-                last_op,
-            } => {
-                let verdict = promises::arming(self.index.index(), view, self.disk);
-                require(making, promises::RULE, verdict);
-                // The programs may go on from the moment at which the tail names the generation: the check has to know first.
-                self.host.memory().state_mut().armed = Some(Armed {
-                    generation: self.host.generation().wrapping_add(1),
-                    view,
-                    primary,
-                });
-                self.host.arm(view, primary, last_op);
-            }
-            FastPathCommand::Claim { after, last } => {
-                making.claims += 1;
-                if making.claims > CLAIMS {
-                    let text = format!("{CLAIMS} claims for op {last} in one event");
-                    return require(making, STOPS, Err(text));
-                }
-                let event = if self.host.claim(after, last) {
-                    FastPathEvent::Claimed
-                } else {
-                    // The record may still be on its way: the driver waits for it, but not for ever. To claim in vain again and
-                    // again changes nothing until the record comes, so it does that once.
-                    let patient = making.claims > IMPATIENT_CLAIMS;
-                    while !self.give_stored(making, now)
-                        && (patient || choices.choose(2) == 0)
-                        && self.host.memory().run_promised()
-                    {}
-                    FastPathEvent::Lost
-                };
-                self.give(making, now, Input::FastPath(event));
-            }
-            FastPathCommand::OpenSlot { op } => {
-                if let Some(Effect::Broadcast(Message::Prepare(prepare))) = making.effects.front() {
-                    self.commit = self.commit.max(prepare.commit);
-                }
-                // What the slot had is read before it is opened anew; the core hears of it at the next look.
-                self.host.acks(self.commit, &mut making.slots);
-                self.host.open_slot(op);
-            }
-        }
-    }
-
-    fn fence(&mut self, making: &mut Making, now: Time) {
-        making.slots.clear();
-        let last_op = self.host.fence();
-        self.host.memory().state_mut().armed = None;
-        loop {
-            self.give_stored(making, now);
-            let op = self.op();
-            if op >= last_op {
-                break;
-            }
-            if !self.host.memory().run_promised() {
-                let text =
-                    format!("the kernel accepted up to op {last_op}, but the ring ends at {op}");
-                return require(making, STOPS, Err(text));
-            }
-        }
-        self.give(
-            making,
-            now,
-            Input::FastPath(FastPathEvent::Fenced { last_op }),
-        );
-    }
-}
-
-/// The first thing that is wrong.
-fn require(making: &mut Making, rule: Rule, verdict: Result<(), String>) {
-    if let Err(text) = verdict
-        && making.broken.is_none()
-    {
-        making.broken = Some(Violation { rule, text });
-    }
-}
-
-fn note_ack(making: &mut Making, message: &Message) {
-    if let Message::PrepareOk { view, last_op, .. } = *message
-        && last_op > OpNumber(0)
-    {
-        let op = last_op;
-        making.seen.push(Seen::Acknowledged { view, op });
+    pub(super) fn core(&self) -> &Replica<Sequence> {
+        self.driver.core()
     }
 }
 

@@ -1,9 +1,11 @@
 //! `prepare` and `prepare_ok` as their steps between accesses to shared memory: what `electrode_fastpath::programs` says
-//! in bytecode, said again in a form that can be copied, compared and stopped. Change both together: no test holds one against
-//! the other yet.
+//! in bytecode, said again in a form that can be copied, compared and stopped. `twin` holds one against the other.
 //!
 //! A step is one access that others could tell from its neighbours. The block is copied in one: who copies a block that is
 //! being written has read a tail that is out of date, so its exchange fails (and the simulator writes blocks word by word).
+
+#[cfg(test)]
+mod twin;
 
 use std::rc::Rc;
 

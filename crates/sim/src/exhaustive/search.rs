@@ -9,6 +9,9 @@
 //! Two things are kept out of it, since waiting could make a difference: steps that take a question (its asker may close it
 //! meanwhile), and those that change how many programs stand still or who is without its state (others are bounded by it).
 
+#[cfg(test)]
+mod tests;
+
 use super::letters::{Letters, NONE, of_the_fast_path};
 use super::locals::{Locals, Step};
 use super::node::Event;
@@ -68,6 +71,8 @@ struct Search<const N: usize> {
     pasts: Pasts,
     states: States<N>,
     explored: Explored,
+    /// Whether silent steps wait for others.
+    quiet: bool,
 }
 
 pub(crate) fn explore_within(
@@ -91,6 +96,7 @@ impl<const N: usize> Search<N> {
             pasts: Pasts::new(bounds.replicas),
             states: States::new(),
             explored: Explored::default(),
+            quiet: true,
         }
     }
 
@@ -339,7 +345,8 @@ impl<const N: usize> Search<N> {
             self.locals.local(to.locals[who]),
         );
         let mut others = (0..N).filter(|other| *other != who);
-        !step.asked
+        self.quiet
+            && !step.asked
             && (from.past, from.spent) == (to.past, to.spent)
             && (before.standing, before.recovering) == (after.standing, after.recovering)
             && others.all(|other| self.letters.includes(from.sets[other], to.sets[other]))
