@@ -76,6 +76,10 @@ impl Timing {
     }
 }
 
+/// The log is kept for a peer that fetches a checkpoint until there are as many later ops as so many checkpoints take: with the
+/// default limits a million, ten seconds' worth at 100,000 a second, in which 32 KiB at a time a few hundred megabytes are there.
+const PINNED: u64 = 64;
+
 /// The bounds of everything that could grow.
 #[derive(Clone, Debug, Hash)]
 pub struct Limits {
@@ -89,7 +93,8 @@ pub struct Limits {
     pub window: usize,
     /// Requests waiting for the window, and as many that wait for a predecessor; beyond it clients hear `Busy`.
     pub queue: usize,
-    /// A checkpoint is taken at every multiple of this many ops; the log keeps at most twice as many entries.
+    /// A checkpoint is taken at every multiple of this many ops; the log keeps at most twice as many entries, but for peers
+    /// that are fetching it ([`Limits::executed_ops`]).
     pub checkpoint_ops: u64,
     /// Client sessions remembered; the longest unused goes first, the same at every replica.
     pub sessions: usize,
@@ -110,6 +115,17 @@ impl Limits {
     /// Entries kept below a checkpoint: never less than a Prepare may have to be sent again from.
     pub(crate) fn kept_ops(&self) -> u64 {
         self.checkpoint_ops.max(self.batch_ops as u64)
+    }
+
+    /// Entries kept below a checkpoint for peers that are getting on with fetching state.
+    pub(crate) fn pinned_ops(&self) -> u64 {
+        self.kept_ops().saturating_mul(PINNED)
+    }
+
+    /// How many executed entries the log has at most.
+    #[must_use]
+    pub fn executed_ops(&self) -> u64 {
+        self.pinned_ops().saturating_add(self.checkpoint_ops)
     }
 }
 

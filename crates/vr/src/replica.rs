@@ -42,8 +42,8 @@ use fast_path::{Fast, Held};
 use log::Log;
 use requests::Primary;
 use start::FirstStart;
-use state_source::Question;
-use state_transfer::Transfer;
+use state_source::Shown;
+use state_transfer::{Partial, Transfer};
 use view_change::ViewChange;
 
 /// Views above this come from no group that ever lived; they are ignored, so that no arithmetic on views can overflow.
@@ -66,8 +66,8 @@ struct Peer {
     bootstrapped: Option<Nonce>,
     /// Whether it showed that it is in this primary's view.
     joined: bool,
-    /// Its latest question of state, and how many bytes the answer could have.
-    shown: Option<(Question, usize)>,
+    /// Its latest question of state.
+    shown: Option<Shown>,
 }
 
 /// One replica.
@@ -96,12 +96,16 @@ pub struct Replica<S> {
     learned_commit: OpNumber,
     table: ClientTable,
     checkpoint: Option<Checkpoint>,
+    /// An earlier checkpoint that somebody is fetching; the log reaches back to it.
+    pinned: Option<Checkpoint>,
     peers: Vec<Peer>,
     primary: Primary,
     /// Prepares that wait for the ones before them, by first op; at most `window`.
     early: BTreeMap<OpNumber, Held>,
     view_change: ViewChange,
     transfer: Option<Transfer>,
+    /// What an earlier transfer had of a checkpoint.
+    fetched: Option<Partial>,
     recovery: recovery::Recovery,
     first_start: FirstStart,
     fast: Fast,
@@ -159,11 +163,13 @@ impl<S: StateMachine> Replica<S> {
             learned_commit: OpNumber(0),
             table: ClientTable::default(),
             checkpoint: None,
+            pinned: None,
             peers: alloc::vec![Peer::default(); config.replicas],
             primary: Primary::default(),
             early: BTreeMap::new(),
             view_change: ViewChange::new(config.replicas),
             transfer: None,
+            fetched: None,
             recovery: recovery::Recovery::new(config.replicas),
             first_start: FirstStart::new(start, now),
             fast: Fast::Disarmed,
@@ -373,6 +379,7 @@ impl<S: StateMachine> Replica<S> {
             Status::Normal => self.tick_backup(out),
         }
         self.tick_transfer(out);
+        self.release_pinned();
     }
 
     /// The primary sends what is queued; a backup does what it must not do amid the kernel's records.
@@ -404,7 +411,8 @@ impl<S: StateMachine> Replica<S> {
         self.status = Status::Normal;
         self.view = view;
         self.last_normal = view;
-        self.transfer = None;
+        // The log is the view's, so nothing of an older state is missing.
+        (self.transfer, self.fetched) = (None, None);
         for peer in &mut self.peers {
             if !active(Mutation::AcksSurviveViews) {
                 peer.acked = OpNumber(0);
@@ -529,10 +537,15 @@ impl<S: StateMachine> Replica<S> {
         assert!(self.early.len() <= limits.window, "too many early Prepares");
         assert!(self.table.len() <= limits.sessions, "too many sessions");
         let executed = commit.0 - self.log.base().0;
-        let bound = limits.checkpoint_ops.saturating_add(limits.kept_ops());
         assert!(
-            executed <= bound,
+            executed <= limits.executed_ops(),
             "the log keeps {executed} executed entries"
+        );
+        assert!(
+            self.pinned
+                .as_ref()
+                .is_none_or(|pinned| self.log.base() <= pinned.op),
+            "the log doesn't follow the pinned checkpoint"
         );
         let reached = (self.last_normal, self.promised, commit);
         assert!(

@@ -1,8 +1,8 @@
 //! Checkpoints (protocol.md, rule 14): state machine, client table and log digest at a multiple of `checkpoint_ops`.
 //!
-//! Only the latest is kept. The log keeps at most `checkpoint_ops` entries below it, so that a replica that is a little
-//! behind still gets the log; with what may be uncommitted above, the log has at most
-//! `2 * checkpoint_ops + Limits::uncommitted()` entries, plus what the kernel's ring had acknowledged at the soft limit.
+//! The latest is kept, and one before it while somebody fetches that. The log keeps at most `checkpoint_ops` entries below the
+//! latest, so that a replica that is a little behind still gets the log, and more for one that is getting on with fetching it
+//! (`Limits::pinned_ops`). On top comes what may be uncommitted, and what the kernel's ring had acknowledged at the soft limit.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -50,16 +50,31 @@ impl<S: StateMachine> Replica<S> {
         };
         let bytes = postcard::to_allocvec(&contents).expect("memory takes any checkpoint");
         let digest = digest_of(&bytes);
-        self.checkpoint = Some(Checkpoint {
+        let before = self.checkpoint.replace(Checkpoint {
             op: self.commit,
             log_digest,
             digest,
             bytes: Arc::new(bytes),
         });
+        self.pin(before);
         self.write_checkpoint(out);
-        self.log.trim(OpNumber(
-            self.commit.0.saturating_sub(self.config.limits.kept_ops()),
-        ));
+        self.trim_log();
+        self.release_pinned();
+    }
+
+    /// Drops what nobody needs any more: not the next views, and nobody who is fetching it, as long as that isn't too much.
+    fn trim_log(&mut self) {
+        let limits = &self.config.limits;
+        let (kept, pinned) = (limits.kept_ops(), limits.pinned_ops());
+        let from = |ops: u64| OpNumber(self.commit.0.saturating_sub(ops));
+        let (kept, pinned) = (from(kept), from(pinned));
+        while let Some((peer, op)) = self.furthest_behind() {
+            if op >= pinned {
+                return self.log.trim(kept.min(op));
+            }
+            self.give_up_on(peer);
+        }
+        self.log.trim(kept);
     }
 
     /// Replaces state, table and log by a checkpoint of a later op. On an error nothing has changed.
@@ -85,6 +100,8 @@ impl<S: StateMachine> Replica<S> {
         self.commit = checkpoint.op;
         self.learned_commit = self.learned_commit.max(checkpoint.op);
         self.checkpoint = Some(checkpoint);
+        // The log from there is gone.
+        self.pinned = None;
         Ok(())
     }
 }

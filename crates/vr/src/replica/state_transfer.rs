@@ -2,6 +2,9 @@
 //!
 //! A backup that is behind in its own view appends each chunk as it comes. Everybody else (a new primary, a replica that
 //! joins a started view, a recovering one) stages the whole and replaces its own log in one step (rule 2).
+//!
+//! A checkpoint is of committed state, the same in every view. What is here of one outlives its transfer: whoever is asked next,
+//! in this view or a later one, is asked for the rest alone.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -38,6 +41,24 @@ pub(super) enum Purpose {
     Recover,
 }
 
+/// A checkpoint of which a part is here; or all of it, verified.
+#[derive(Clone, Debug, Hash)]
+pub(super) struct Partial {
+    checkpoint: Checkpoint,
+    /// How many bytes all of it has.
+    total: u64,
+}
+
+impl Partial {
+    fn here(&self) -> u64 {
+        self.checkpoint.bytes.len() as u64
+    }
+
+    fn is_whole(&self) -> bool {
+        self.here() == self.total
+    }
+}
+
 /// State on its way.
 #[derive(Clone, Debug, Hash)]
 pub(super) struct Transfer {
@@ -52,9 +73,7 @@ pub(super) struct Transfer {
     /// The log's op that the staged entries follow.
     base: OpNumber,
     staged: Vec<Entry>,
-    /// A checkpoint of which a part is here.
-    partial: Option<Checkpoint>,
-    partial_total: u64,
+    partial: Option<Partial>,
     /// A whole one, verified; the staged entries follow it.
     checkpoint: Option<Checkpoint>,
     /// Where the log to be fetched ends.
@@ -62,6 +81,33 @@ pub(super) struct Transfer {
     commit: OpNumber,
     pub(super) attempts: u32,
     pub(super) again_at: Time,
+}
+
+impl Transfer {
+    /// The op of the checkpoint of which a part or all is here.
+    fn known_checkpoint(&self) -> Option<OpNumber> {
+        let partial = self.partial.as_ref().map(|partial| &partial.checkpoint);
+        partial
+            .or(self.checkpoint.as_ref())
+            .map(|checkpoint| checkpoint.op)
+    }
+
+    fn has_whole(&self, op: OpNumber) -> bool {
+        self.checkpoint
+            .as_ref()
+            .is_some_and(|checkpoint| checkpoint.op == op)
+    }
+
+    /// A whole checkpoint is here: what is staged has to follow it.
+    fn follow_checkpoint(&mut self, whole: Checkpoint) {
+        (self.end, self.base, self.digest) = (whole.op, whole.op, whole.log_digest);
+        self.staged.clear();
+        // The log went on meanwhile: the first answer after the checkpoint says how far.
+        if self.target.is_some_and(|(end, _)| end < whole.op) {
+            self.target = None;
+        }
+        self.checkpoint = Some(whole);
+    }
 }
 
 impl<S: StateMachine> Replica<S> {
@@ -87,6 +133,7 @@ impl<S: StateMachine> Replica<S> {
     ) {
         let retry = self.config.timing.retry;
         let catches_up = purpose == Purpose::CatchUp;
+        self.abandon_transfer();
         if active(Mutation::TruncationOnRequest) && !catches_up {
             self.log.truncate(self.commit);
         }
@@ -95,7 +142,7 @@ impl<S: StateMachine> Replica<S> {
         } else {
             self.commit
         };
-        let transfer = Transfer {
+        let mut transfer = Transfer {
             purpose,
             from,
             view,
@@ -108,14 +155,36 @@ impl<S: StateMachine> Replica<S> {
             base: end,
             staged: Vec::new(),
             partial: None,
-            partial_total: 0,
             checkpoint: None,
             target,
             commit: OpNumber(0),
             attempts: 0,
             again_at: self.now.plus(self.jittered(retry)),
         };
+        let commit = self.commit;
+        self.fetched.take_if(|had| had.checkpoint.op <= commit);
+        let wanted = |had: &mut Partial| {
+            let follows = target.is_none_or(|(end, _)| end >= had.checkpoint.op);
+            had.is_whole() && follows && !catches_up
+        };
+        if let Some(whole) = self.fetched.take_if(wanted) {
+            transfer.follow_checkpoint(whole.checkpoint);
+        }
         self.transfer = Some(transfer);
+    }
+
+    /// Ends the transfer, and keeps what it had of a checkpoint.
+    pub(super) fn abandon_transfer(&mut self) {
+        let Some(transfer) = self.transfer.take() else {
+            return;
+        };
+        let whole = transfer.checkpoint.map(|checkpoint| Partial {
+            total: checkpoint.bytes.len() as u64,
+            checkpoint,
+        });
+        if let Some(had) = transfer.partial.or(whole) {
+            self.fetched = Some(had);
+        }
     }
 
     /// Asks for what comes next; again when no answer comes in time.
@@ -133,15 +202,12 @@ impl<S: StateMachine> Replica<S> {
                 nonce,
                 after: transfer.end,
             },
-            Some(partial) => {
-                let offset = partial.bytes.len() as u64;
-                Message::GetCheckpoint {
-                    view,
-                    nonce,
-                    op: partial.op,
-                    offset,
-                }
-            }
+            Some(partial) => Message::GetCheckpoint {
+                view,
+                nonce,
+                op: partial.checkpoint.op,
+                offset: partial.here(),
+            },
         };
         out.push(Effect::Send { to, message });
     }
@@ -206,7 +272,7 @@ impl<S: StateMachine> Replica<S> {
         if transfer.target.is_some_and(|(end, _)| end > op) {
             self.ask_state(out);
         } else {
-            self.transfer = None;
+            (self.transfer, self.fetched) = (None, None);
         }
     }
 
@@ -255,8 +321,9 @@ impl<S: StateMachine> Replica<S> {
         if after != transfer.end || transfer.partial.is_some() {
             return self.ignore_new_state();
         }
+        let above = !transfer.staged.is_empty() || transfer.checkpoint.is_some();
         assert!(
-            digest_after == transfer.digest || !transfer.staged.is_empty(),
+            digest_after == transfer.digest || above,
             "divergence: replica {from} has another log below the commit number {after}"
         );
         if digest_after != transfer.digest {
@@ -342,41 +409,54 @@ impl<S: StateMachine> Replica<S> {
         let Some(transfer) = &mut self.transfer else {
             return;
         };
-        let fits = |partial: &Checkpoint| (partial.op, partial.digest) == (op, digest);
-        if !transfer.partial.as_ref().is_some_and(fits) {
-            transfer.partial = Some(Checkpoint {
-                op,
-                log_digest,
-                digest,
-                bytes: Arc::default(),
-            });
-            transfer.partial_total = total;
-        }
-        let partial = transfer.partial.as_mut().expect("it was just put there");
-        let here = partial.bytes.len() as u64;
-        if offset != here || here + bytes.len() as u64 > transfer.partial_total {
+        // The one that is asked never goes back to an earlier checkpoint: this chunk comes late.
+        if transfer.known_checkpoint().is_some_and(|known| op < known) || transfer.has_whole(op) {
             return self.ignore_checkpoint_chunk();
         }
-        Arc::make_mut(&mut partial.bytes).extend_from_slice(&bytes);
+        let fits = |partial: &Partial| {
+            let has = &partial.checkpoint;
+            (has.op, has.log_digest, has.digest, partial.total) == (op, log_digest, digest, total)
+        };
+        if !transfer.partial.as_ref().is_some_and(fits) {
+            let had = self.fetched.take();
+            let had = had.filter(|had| fits(had) && !had.is_whole());
+            let begun = || Partial {
+                checkpoint: Checkpoint {
+                    op,
+                    log_digest,
+                    digest,
+                    bytes: Arc::default(),
+                },
+                total,
+            };
+            let goes_on = had.as_ref().is_some_and(|had| had.here() != offset);
+            transfer.partial = Some(had.unwrap_or_else(begun));
+            // The log after it is trimmed there, so it is of no use.
+            transfer.checkpoint = None;
+            if goes_on {
+                transfer.attempts = 0;
+                self.postpone_giving_up();
+                return self.ask_state(out);
+            }
+        }
+        let partial = transfer.partial.as_mut().expect("it was just put there");
+        if offset != partial.here() || partial.here() + bytes.len() as u64 > total {
+            return self.ignore_checkpoint_chunk();
+        }
+        Arc::make_mut(&mut partial.checkpoint.bytes).extend_from_slice(&bytes);
         transfer.attempts = 0;
-        if (partial.bytes.len() as u64) < transfer.partial_total {
+        if !partial.is_whole() {
             self.postpone_giving_up();
             return self.ask_state(out);
         }
-        let whole = transfer.partial.take().expect("it is whole");
+        let whole = transfer.partial.take().expect("it is whole").checkpoint;
         if digest_of(&whole.bytes) != whole.digest {
             return self.restart_transfer(out);
         }
         if transfer.purpose == Purpose::CatchUp {
             return self.fence(AfterFence::InstallCheckpoint(Box::new(whole)), out);
         }
-        (transfer.end, transfer.base, transfer.digest) = (whole.op, whole.op, whole.log_digest);
-        transfer.staged.clear();
-        // The log went on meanwhile: the first answer after the checkpoint says how far.
-        if transfer.target.is_some_and(|(end, _)| end < whole.op) {
-            transfer.target = None;
-        }
-        transfer.checkpoint = Some(whole);
+        transfer.follow_checkpoint(whole);
         self.postpone_giving_up();
         self.ask_state(out);
     }

@@ -181,7 +181,7 @@ impl<S: StateMachine> Replica<S> {
     fn leave_normal(&mut self, out: &mut Vec<Effect>) {
         self.status = Status::ViewChange;
         self.learned_commit = self.commit;
-        self.transfer = None;
+        self.abandon_transfer();
         self.early.clear();
         let pending = core::mem::take(&mut self.primary.pending);
         self.primary = Primary::default();
