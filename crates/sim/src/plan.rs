@@ -199,6 +199,7 @@ impl Plan {
                 sessions: 64,
                 session_requests: 8,
                 chunk_bytes: 64 + random.index(1000),
+                ..Limits::default()
             },
             explicit_bootstrap: random.chance(300),
             replacement: false,
@@ -243,6 +244,12 @@ impl Plan {
             plan.drift = more.pick(&[0, 1000, 60_000]);
             // Longer than a view change takes, so that it is the lease that view changes wait for.
             plan.timing.lease = more.pick(&[plan.timing.lease, 90 * MS, 250 * MS, 250 * MS]);
+        }
+        // From a sequence of its own: limits in bytes that are reached.
+        let mut bytes = Random::new(seed ^ 0xb17e);
+        if bytes.chance(250) {
+            plan.limits.checkpoint_bytes = bytes.pick(&[1000, 4000]);
+            plan.limits.queue_bytes = bytes.pick(&[4000, 20_000]);
         }
         // From a sequence of its own, and where no operator vouches for the group's being new: that is said once. In memory
         // only, where no more than f are down at a time: a power cut takes all disks' machines.

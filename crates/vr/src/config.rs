@@ -80,6 +80,12 @@ impl Timing {
 /// default limits a million, ten seconds' worth at 100,000 a second, in which 32 KiB at a time a few hundred megabytes are there.
 const PINNED: u64 = 64;
 
+/// The same in bytes, as multiples of what a checkpoint is taken after.
+const PINNED_BYTES: usize = 4;
+
+/// What an entry has besides its op, padding included.
+const LONGEST_HEADER: usize = 32;
+
 /// The bounds of everything that could grow.
 #[derive(Clone, Debug, Hash)]
 pub struct Limits {
@@ -93,13 +99,21 @@ pub struct Limits {
     pub window: usize,
     /// Requests waiting for the window, and as many that wait for a predecessor; beyond it clients hear `Busy`.
     pub queue: usize,
+    /// Their bytes: of those waiting for the window, and of those waiting for a predecessor. One always fits.
+    pub queue_bytes: usize,
     /// A checkpoint is taken at every multiple of this many ops; the log keeps at most twice as many entries, but for peers
     /// that are fetching it ([`Limits::executed_ops`]).
     pub checkpoint_ops: u64,
+    /// A checkpoint is also taken when the entries since the last one have this many bytes: at the same op by every replica. The
+    /// same on all replicas.
+    pub checkpoint_bytes: usize,
     /// Client sessions remembered; the longest unused goes first, the same at every replica.
     pub sessions: usize,
     /// Requests of one session that may be in flight, and replies that are kept for it.
     pub session_requests: usize,
+    /// Bytes of all replies that are kept; those of the sessions unused the longest go first, the same at every replica. The
+    /// same on all replicas.
+    pub reply_bytes: usize,
     /// Bytes of log or checkpoint in one state-transfer message.
     pub chunk_bytes: usize,
 }
@@ -127,6 +141,27 @@ impl Limits {
     pub fn executed_ops(&self) -> u64 {
         self.pinned_ops().saturating_add(self.checkpoint_ops)
     }
+
+    /// Bytes of the entries below a checkpoint that are kept for peers that are getting on with fetching state; for others it
+    /// is [`Limits::checkpoint_bytes`].
+    pub(crate) fn pinned_bytes(&self) -> usize {
+        self.checkpoint_bytes.saturating_mul(PINNED_BYTES)
+    }
+
+    /// How many bytes the executed entries of the log have at most: what is kept below a checkpoint, what comes until the next,
+    /// and in any case what a Prepare may have to be sent again from.
+    #[must_use]
+    pub fn executed_bytes(&self) -> usize {
+        let kept = self.pinned_bytes().saturating_add(self.checkpoint_bytes);
+        kept.saturating_add(self.largest(self.batch_ops as u64 + 1))
+    }
+
+    /// What so many of the longest entries take.
+    fn largest(&self, entries: u64) -> usize {
+        let entries = usize::try_from(entries).unwrap_or(usize::MAX);
+        let longest = self.op_bytes.saturating_add(LONGEST_HEADER);
+        entries.saturating_mul(longest)
+    }
 }
 
 impl Default for Limits {
@@ -137,9 +172,12 @@ impl Default for Limits {
             batch_ops: 64,
             window: 8,
             queue: 4096,
+            queue_bytes: 16 << 20,
             checkpoint_ops: 16384,
+            checkpoint_bytes: 64 << 20,
             sessions: 4096,
             session_requests: 64,
+            reply_bytes: 64 << 20,
             chunk_bytes: 32 << 10,
         }
     }

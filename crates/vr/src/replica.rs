@@ -96,6 +96,8 @@ pub struct Replica<S> {
     learned_commit: OpNumber,
     table: ClientTable,
     checkpoint: Option<Checkpoint>,
+    /// What the entries executed since that take.
+    unsaved_bytes: usize,
     /// An earlier checkpoint that somebody is fetching; the log reaches back to it.
     pinned: Option<Checkpoint>,
     peers: Vec<Peer>,
@@ -139,7 +141,10 @@ impl<S: StateMachine> Replica<S> {
             limits.checkpoint_ops > 0 && limits.sessions > 0,
             "limits above 0"
         );
-        assert!(limits.session_requests > 0, "limits above 0");
+        assert!(
+            limits.session_requests > 0 && limits.checkpoint_bytes > 0,
+            "limits above 0"
+        );
         let promise = match start {
             Start::New => Promise::default(),
             Start::Bootstrap(group) => Promise {
@@ -163,6 +168,7 @@ impl<S: StateMachine> Replica<S> {
             learned_commit: OpNumber(0),
             table: ClientTable::default(),
             checkpoint: None,
+            unsaved_bytes: 0,
             pinned: None,
             peers: alloc::vec![Peer::default(); config.replicas],
             primary: Primary::default(),
@@ -260,7 +266,9 @@ impl<S: StateMachine> Replica<S> {
                 .as_ref()
                 .map_or(OpNumber(0), |checkpoint| checkpoint.op),
             log_entries: self.log.entries(),
+            log_bytes: self.log.bytes(),
             sessions: self.table.len(),
+            reply_bytes: self.table.reply_bytes(),
             armed: self.fast.armed(),
             reason: self.reason(),
             peers: self

@@ -52,8 +52,12 @@ pub struct Snapshot {
     pub checkpoint: OpNumber,
     /// Entries in the log.
     pub log_entries: usize,
+    /// What they take, in bytes.
+    pub log_bytes: usize,
     /// Client sessions.
     pub sessions: usize,
+    /// What the replies kept for them take, in bytes.
+    pub reply_bytes: usize,
     /// Whether the fast path is armed.
     pub armed: bool,
     /// Why the replica isn't normal, in words, if it isn't.

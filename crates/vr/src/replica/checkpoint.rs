@@ -1,8 +1,11 @@
-//! Checkpoints (protocol.md, rule 14): state machine, client table and log digest at a multiple of `checkpoint_ops`.
+//! Checkpoints (protocol.md, rule 14): state machine, client table and log digest at a multiple of `checkpoint_ops`, or when
+//! the log since the last one has `checkpoint_bytes`. Entries are the same everywhere, hence so are the ops of checkpoints, for
+//! who came by a checkpoint too.
 //!
-//! The latest is kept, and one before it while somebody fetches that. The log keeps at most `checkpoint_ops` entries below the
-//! latest, so that a replica that is a little behind still gets the log, and more for one that is getting on with fetching it
-//! (`Limits::pinned_ops`). On top comes what may be uncommitted, and what the kernel's ring had acknowledged at the soft limit.
+//! The latest is kept, and one before it while somebody fetches that. The log keeps at most as much below the latest as comes
+//! between two, so that a replica that is a little behind still gets the log, and more for one that is getting on with fetching
+//! it (`Limits::pinned_ops`). On top comes what may be uncommitted, and what the kernel's ring had acknowledged at the soft
+//! limit.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -56,6 +59,7 @@ impl<S: StateMachine> Replica<S> {
             digest,
             bytes: Arc::new(bytes),
         });
+        self.unsaved_bytes = 0;
         self.pin(before);
         self.write_checkpoint(out);
         self.trim_log();
@@ -63,18 +67,28 @@ impl<S: StateMachine> Replica<S> {
     }
 
     /// Drops what nobody needs any more: not the next views, and nobody who is fetching it, as long as that isn't too much.
-    fn trim_log(&mut self) {
+    pub(super) fn trim_log(&mut self) {
         let limits = &self.config.limits;
-        let (kept, pinned) = (limits.kept_ops(), limits.pinned_ops());
-        let from = |ops: u64| OpNumber(self.commit.0.saturating_sub(ops));
-        let (kept, pinned) = (from(kept), from(pinned));
-        while let Some((peer, op)) = self.furthest_behind() {
-            if op >= pinned {
-                return self.log.trim(kept.min(op));
+        let kept = (limits.kept_ops(), limits.checkpoint_bytes);
+        let pinned = (limits.pinned_ops(), limits.pinned_bytes());
+        // A Prepare may have to be sent again from there.
+        let commit = self.commit;
+        let needed = OpNumber(commit.0.saturating_sub(limits.batch_ops as u64));
+        let uncommitted = self.log.bytes_after(commit);
+        let fits = |log: &Log, (ops, bytes): (u64, usize)| {
+            commit.0 - log.base().0 <= ops && log.bytes() - uncommitted <= bytes
+        };
+        loop {
+            let behind = self.furthest_behind();
+            let end = behind.map_or(needed, |(_, op)| op.min(needed));
+            while self.log.base() < end && !fits(&self.log, kept) {
+                self.log.trim(self.log.base().next());
             }
-            self.give_up_on(peer);
+            match behind {
+                Some((peer, _)) if !fits(&self.log, pinned) => self.give_up_on(peer),
+                _ => return,
+            }
         }
-        self.log.trim(kept);
     }
 
     /// Replaces state, table and log by a checkpoint of a later op. On an error nothing has changed.
@@ -100,6 +114,7 @@ impl<S: StateMachine> Replica<S> {
         self.commit = checkpoint.op;
         self.learned_commit = self.learned_commit.max(checkpoint.op);
         self.checkpoint = Some(checkpoint);
+        self.unsaved_bytes = 0;
         // The log from there is gone.
         self.pinned = None;
         Ok(())
