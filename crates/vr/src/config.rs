@@ -83,6 +83,10 @@ const PINNED: u64 = 64;
 /// The same in bytes, as multiples of what a checkpoint is taken after.
 const PINNED_BYTES: usize = 4;
 
+/// More entries than fit a kernel's ring, and more bytes than it has.
+const RING_OPS: u64 = 1 << 16;
+const RING_BYTES: usize = 4 << 20;
+
 /// What an entry has besides its op, padding included.
 const LONGEST_HEADER: usize = 32;
 
@@ -107,6 +111,9 @@ pub struct Limits {
     /// A checkpoint is also taken when the entries since the last one have this many bytes: at the same op by every replica. The
     /// same on all replicas.
     pub checkpoint_bytes: usize,
+    /// The longest checkpoint (state and client table) that is fetched from others, in bytes. A replica whose state is longer
+    /// says so, since who loses it doesn't get it back.
+    pub state_bytes: u64,
     /// Client sessions remembered; the longest unused goes first, the same at every replica.
     pub sessions: usize,
     /// Requests of one session that may be in flight, and replies that are kept for it.
@@ -156,6 +163,19 @@ impl Limits {
         kept.saturating_add(self.largest(self.batch_ops as u64 + 1))
     }
 
+    /// Entries that a peer's log can have at most, with what its kernel's ring had acknowledged.
+    pub(crate) fn log_ops(&self) -> u64 {
+        let uncommitted = self.uncommitted().saturating_mul(2);
+        self.executed_ops().saturating_add(uncommitted + RING_OPS)
+    }
+
+    /// Bytes that a peer's log can have at most: what is in a ring fits the ring.
+    pub(crate) fn log_bytes(&self) -> usize {
+        let uncommitted = self.uncommitted().saturating_mul(2);
+        let executed = self.executed_bytes().saturating_add(RING_BYTES);
+        executed.saturating_add(self.largest(uncommitted))
+    }
+
     /// What so many of the longest entries take.
     fn largest(&self, entries: u64) -> usize {
         let entries = usize::try_from(entries).unwrap_or(usize::MAX);
@@ -175,6 +195,7 @@ impl Default for Limits {
             queue_bytes: 16 << 20,
             checkpoint_ops: 16384,
             checkpoint_bytes: 64 << 20,
+            state_bytes: 4 << 30,
             sessions: 4096,
             session_requests: 64,
             reply_bytes: 64 << 20,

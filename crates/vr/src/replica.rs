@@ -43,7 +43,7 @@ use log::Log;
 use requests::Primary;
 use start::FirstStart;
 use state_source::Shown;
-use state_transfer::{Partial, Transfer};
+use state_transfer::{Obstacle, Partial, Transfer};
 use view_change::ViewChange;
 
 /// Views above this come from no group that ever lived; they are ignored, so that no arithmetic on views can overflow.
@@ -108,6 +108,8 @@ pub struct Replica<S> {
     transfer: Option<Transfer>,
     /// What an earlier transfer had of a checkpoint.
     fetched: Option<Partial>,
+    /// Why fetching state doesn't get on.
+    obstacle: Option<Obstacle>,
     recovery: recovery::Recovery,
     first_start: FirstStart,
     fast: Fast,
@@ -176,6 +178,7 @@ impl<S: StateMachine> Replica<S> {
             view_change: ViewChange::new(config.replicas),
             transfer: None,
             fetched: None,
+            obstacle: None,
             recovery: recovery::Recovery::new(config.replicas),
             first_start: FirstStart::new(start, now),
             fast: Fast::Disarmed,
@@ -420,7 +423,7 @@ impl<S: StateMachine> Replica<S> {
         self.view = view;
         self.last_normal = view;
         // The log is the view's, so nothing of an older state is missing.
-        (self.transfer, self.fetched) = (None, None);
+        self.end_transfer();
         for peer in &mut self.peers {
             if !active(Mutation::AcksSurviveViews) {
                 peer.acked = OpNumber(0);
@@ -491,8 +494,17 @@ impl<S: StateMachine> Replica<S> {
         time.saturating_add(self.fresh_random() % (time / 3 + 1))
     }
 
-    /// Why this replica isn't normal, for people.
+    /// Why this replica isn't normal, or doesn't get on, for people.
     fn reason(&self) -> Option<alloc::string::String> {
+        let reason = self.status_reason();
+        let Some(obstacle) = &self.obstacle else {
+            return reason;
+        };
+        let text = &obstacle.text;
+        Some(reason.map_or(text.clone(), |reason| alloc::format!("{reason}; {text}")))
+    }
+
+    fn status_reason(&self) -> Option<alloc::string::String> {
         match self.status {
             Status::Normal => self
                 .primary

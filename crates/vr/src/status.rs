@@ -60,7 +60,7 @@ pub struct Snapshot {
     pub reply_bytes: usize,
     /// Whether the fast path is armed.
     pub armed: bool,
-    /// Why the replica isn't normal, in words, if it isn't.
+    /// Why the replica isn't normal, in words, if it isn't; or why it doesn't get the state that it lacks.
     pub reason: Option<String>,
     /// Per replica: when it was last heard (0: never) and the highest op it acknowledged in this view.
     pub peers: Vec<(Time, OpNumber)>,

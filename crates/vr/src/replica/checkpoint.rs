@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::Replica;
 use super::client_table::ClientTable;
 use super::log::{Log, digest_of};
-use crate::effect::Effect;
+use crate::effect::{Effect, Note};
 use crate::ids::{Digest, OpNumber};
 use crate::mutations::{Mutation, active};
 use crate::state_machine::{RestoreError, StateMachine};
@@ -60,10 +60,24 @@ impl<S: StateMachine> Replica<S> {
             bytes: Arc::new(bytes),
         });
         self.unsaved_bytes = 0;
+        self.warn_of_size(before.as_ref(), out);
         self.pin(before);
         self.write_checkpoint(out);
         self.trim_log();
         self.release_pinned();
+    }
+
+    /// Says once that the state has outgrown what others fetch.
+    fn warn_of_size(&self, before: Option<&Checkpoint>, out: &mut Vec<Effect>) {
+        let limit = self.config.limits.state_bytes;
+        let length = |checkpoint: &Checkpoint| checkpoint.bytes.len() as u64;
+        let now = self.checkpoint.as_ref().map_or(0, length);
+        if now > limit && before.map_or(0, length) <= limit {
+            out.push(Effect::Note(Note::Warning(alloc::format!(
+                "the state has {now} bytes, more than the {limit} that are fetched: a replica that loses it, or falls \
+                 behind, can't get it back"
+            ))));
+        }
     }
 
     /// Drops what nobody needs any more: not the next views, and nobody who is fetching it, as long as that isn't too much.

@@ -25,6 +25,7 @@ impl<S> Replica<S> {
             peer.shown = None;
         }
         self.pinned = None;
+        self.obstacle = None;
         self.primary.heartbeat_at = soon;
         self.primary.start_view_at = soon;
         self.primary.since = PRESENT;

@@ -472,3 +472,74 @@ fn a_question_that_is_asked_again_is_answered_in_one_packet_and_the_next_ones_in
     }
     assert_eq!(before, whole);
 }
+
+/// Ops of one byte and of a hundred, without a pattern.
+fn op_of(number: u64) -> String {
+    let long = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 63 == 0;
+    "o".repeat(if long { 100 } else { 1 })
+}
+
+#[test]
+fn rule_14_checkpoints_by_bytes_are_at_the_same_ops_whether_one_came_by_log_or_by_checkpoint() {
+    let limited = |index: u8| {
+        let mut config = small(index);
+        config.limits.checkpoint_ops = 16;
+        config.limits.checkpoint_bytes = 500;
+        config
+    };
+    let mut primary = Bench::normal(limited(0));
+    let mut by_log = Bench::normal(limited(1));
+    let mut by_checkpoint = Bench::normal(limited(2));
+    let bytes = limited(0).limits.checkpoint_bytes + 132;
+    let (mut ops, mut unaligned) = (0, 0);
+    for round in 0..40 {
+        for _ in 0..=round % 7 {
+            ops += 1;
+            primary.request(ops, 1, &op_of(ops));
+            for effect in primary.flush() {
+                if let Effect::Broadcast(message) = effect {
+                    by_log.hear(0, message);
+                }
+            }
+            primary.hear(1, prepare_ok(0, ops, ops));
+            by_log.hear(0, commit(0, ops));
+            assert_eq!(by_log.shows().checkpoint, primary.shows().checkpoint);
+            assert!(primary.shows().log_bytes <= 2 * bytes);
+            unaligned += u64::from(!primary.shows().checkpoint.0.is_multiple_of(16));
+        }
+        // The third comes now and then, by what is left of the log or by a checkpoint.
+        if round % 5 == 4 {
+            let effects = by_checkpoint.hear(0, commit(0, ops));
+            carry(&mut by_checkpoint, &mut primary, effects);
+            assert_eq!(by_checkpoint.shows().checkpoint, primary.shows().checkpoint);
+            primary.now = primary.now.plus(3000 * MS);
+            by_checkpoint.now = primary.now;
+        }
+    }
+    assert!(unaligned > 50, "{unaligned}");
+    assert_eq!(by_checkpoint.shows().log_digest, primary.shows().log_digest);
+}
+
+#[test]
+fn the_log_that_is_kept_for_who_fetches_has_a_bound_in_bytes() {
+    let mut limited = small(0);
+    limited.limits.checkpoint_ops = 1000;
+    limited.limits.checkpoint_bytes = 500;
+    let most = limited.limits.executed_bytes();
+    let mut primary = Bench::normal(limited);
+    commit_more(&mut primary, 100);
+    let mut longest = 0;
+    for round in 0..200 {
+        // Always a little more of the checkpoint: it gets on, but too slowly.
+        let question = Message::GetCheckpoint {
+            view: View(0),
+            nonce: Nonce(1),
+            op: primary.shows().checkpoint,
+            offset: round % 100,
+        };
+        primary.hear(2, question);
+        commit_more(&mut primary, 3);
+        longest = longest.max(primary.shows().log_bytes);
+    }
+    assert!(longest <= most, "{longest} of {most}");
+}
