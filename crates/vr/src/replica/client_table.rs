@@ -25,6 +25,7 @@ struct Session {
     /// The op of that request: the session's age.
     used: OpNumber,
     /// The replies to the last requests; the newest, to `highest`, at the back.
+    #[serde(serialize_with = "as_bytes")]
     replies: VecDeque<Arc<[u8]>>,
 }
 
@@ -37,6 +38,22 @@ fn reply_bytes(reply: &[u8]) -> usize {
 
 fn bytes_of(replies: &VecDeque<Arc<[u8]>>) -> usize {
     replies.iter().map(|reply| reply_bytes(reply)).sum()
+}
+
+/// A reply that is written at once, not as a sequence of numbers; the bytes are the same.
+struct Bytes<'a>(&'a [u8]);
+
+impl Serialize for Bytes<'_> {
+    fn serialize<T: serde::Serializer>(&self, serializer: T) -> Result<T::Ok, T::Error> {
+        serializer.serialize_bytes(self.0)
+    }
+}
+
+fn as_bytes<T: serde::Serializer>(
+    replies: &VecDeque<Arc<[u8]>>,
+    serializer: T,
+) -> Result<T::Ok, T::Error> {
+    serializer.collect_seq(replies.iter().map(|reply| Bytes(reply)))
 }
 
 /// All sessions.
