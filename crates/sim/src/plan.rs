@@ -204,6 +204,7 @@ impl Plan {
                 sessions: SESSIONS,
                 session_requests: 8,
                 chunk_bytes: 64 + random.index(1000),
+                ..Limits::default()
             },
             explicit_bootstrap: random.chance(300),
             replacement: false,
@@ -258,6 +259,12 @@ impl Plan {
         let mut few = Random::new(seed ^ 0x5e55);
         if few.chance(250) {
             plan.limits.sessions = 1 + few.index(plan.clients - 1);
+        }
+        // From a sequence of its own: limits in bytes that are reached.
+        let mut bytes = Random::new(seed ^ 0xb17e);
+        if bytes.chance(250) {
+            plan.limits.checkpoint_bytes = bytes.pick(&[1000, 4000]);
+            plan.limits.queue_bytes = bytes.pick(&[4000, 20_000]);
         }
         // From a sequence of its own, and where no operator vouches for the group's being new: that is said once. In memory
         // only, where no more than f are down at a time: a power cut takes all disks' machines.

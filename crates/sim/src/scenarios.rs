@@ -1,6 +1,7 @@
 //! Behaviours that one can name, each in a group of its own: real programs, a good network but for what the test does to it.
 
 mod replacement;
+mod transfer;
 
 use std::rc::Rc;
 

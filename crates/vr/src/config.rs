@@ -78,6 +78,20 @@ impl Timing {
     }
 }
 
+/// The log is kept for a peer that fetches a checkpoint until there are as many later ops as so many checkpoints take: with the
+/// default limits a million, ten seconds' worth at 100,000 a second, in which 32 KiB at a time a few hundred megabytes are there.
+const PINNED: u64 = 64;
+
+/// The same in bytes, as multiples of what a checkpoint is taken after.
+const PINNED_BYTES: usize = 4;
+
+/// More entries than fit a kernel's ring, and more bytes than it has.
+const RING_OPS: u64 = 1 << 16;
+const RING_BYTES: usize = 4 << 20;
+
+/// What an entry has besides its op, padding included.
+const LONGEST_HEADER: usize = 32;
+
 /// The bounds of everything that could grow.
 #[derive(Clone, Debug, Hash)]
 pub struct Limits {
@@ -91,12 +105,24 @@ pub struct Limits {
     pub window: usize,
     /// Requests waiting for the window, and as many that wait for a predecessor; beyond it clients hear `Busy`.
     pub queue: usize,
-    /// A checkpoint is taken at every multiple of this many ops; the log keeps at most twice as many entries.
+    /// Their bytes: of those waiting for the window, and of those waiting for a predecessor. One always fits.
+    pub queue_bytes: usize,
+    /// A checkpoint is taken at every multiple of this many ops; the log keeps at most twice as many entries, but for peers
+    /// that are fetching it ([`Limits::executed_ops`]).
     pub checkpoint_ops: u64,
+    /// A checkpoint is also taken when the entries since the last one have this many bytes: at the same op by every replica. The
+    /// same on all replicas.
+    pub checkpoint_bytes: usize,
+    /// The longest checkpoint (state and client table) that is fetched from others, in bytes. A replica whose state is longer
+    /// says so, since who loses it doesn't get it back.
+    pub state_bytes: u64,
     /// Client sessions remembered; the longest unused goes first, the same at every replica.
     pub sessions: usize,
     /// Requests of one session that may be in flight, and replies that are kept for it.
     pub session_requests: usize,
+    /// Bytes of all replies that are kept; those of the sessions unused the longest go first, the same at every replica. The
+    /// same on all replicas.
+    pub reply_bytes: usize,
     /// Bytes of log or checkpoint in one state-transfer message.
     pub chunk_bytes: usize,
 }
@@ -113,6 +139,51 @@ impl Limits {
     pub(crate) fn kept_ops(&self) -> u64 {
         self.checkpoint_ops.max(self.batch_ops as u64)
     }
+
+    /// Entries kept below a checkpoint for peers that are getting on with fetching state.
+    pub(crate) fn pinned_ops(&self) -> u64 {
+        self.kept_ops().saturating_mul(PINNED)
+    }
+
+    /// How many executed entries the log has at most.
+    #[must_use]
+    pub fn executed_ops(&self) -> u64 {
+        self.pinned_ops().saturating_add(self.checkpoint_ops)
+    }
+
+    /// Bytes of the entries below a checkpoint that are kept for peers that are getting on with fetching state; for others it
+    /// is [`Limits::checkpoint_bytes`].
+    pub(crate) fn pinned_bytes(&self) -> usize {
+        self.checkpoint_bytes.saturating_mul(PINNED_BYTES)
+    }
+
+    /// How many bytes the executed entries of the log have at most: what is kept below a checkpoint, what comes until the next,
+    /// and in any case what a Prepare may have to be sent again from.
+    #[must_use]
+    pub fn executed_bytes(&self) -> usize {
+        let kept = self.pinned_bytes().saturating_add(self.checkpoint_bytes);
+        kept.saturating_add(self.largest(self.batch_ops as u64 + 1))
+    }
+
+    /// Entries that a peer's log can have at most, with what its kernel's ring had acknowledged.
+    pub(crate) fn log_ops(&self) -> u64 {
+        let uncommitted = self.uncommitted().saturating_mul(2);
+        self.executed_ops().saturating_add(uncommitted + RING_OPS)
+    }
+
+    /// Bytes that a peer's log can have at most: what is in a ring fits the ring.
+    pub(crate) fn log_bytes(&self) -> usize {
+        let uncommitted = self.uncommitted().saturating_mul(2);
+        let executed = self.executed_bytes().saturating_add(RING_BYTES);
+        executed.saturating_add(self.largest(uncommitted))
+    }
+
+    /// What so many of the longest entries take.
+    fn largest(&self, entries: u64) -> usize {
+        let entries = usize::try_from(entries).unwrap_or(usize::MAX);
+        let longest = self.op_bytes.saturating_add(LONGEST_HEADER);
+        entries.saturating_mul(longest)
+    }
 }
 
 impl Default for Limits {
@@ -123,9 +194,13 @@ impl Default for Limits {
             batch_ops: 64,
             window: 8,
             queue: 4096,
+            queue_bytes: 16 << 20,
             checkpoint_ops: 16384,
+            checkpoint_bytes: 64 << 20,
+            state_bytes: 4 << 30,
             sessions: 4096,
             session_requests: 64,
+            reply_bytes: 64 << 20,
             chunk_bytes: 32 << 10,
         }
     }

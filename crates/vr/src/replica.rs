@@ -44,8 +44,8 @@ use fast_path::{Fast, Held};
 use log::Log;
 use requests::Primary;
 use start::FirstStart;
-use state_source::Question;
-use state_transfer::Transfer;
+use state_source::Shown;
+use state_transfer::{Obstacle, Partial, Transfer};
 use view_change::ViewChange;
 
 /// Views above this come from no group that ever lived; they are ignored, so that no arithmetic on views can overflow.
@@ -68,8 +68,8 @@ struct Peer {
     bootstrapped: Option<Nonce>,
     /// Whether it showed that it is in this primary's view.
     joined: bool,
-    /// Its latest question of state, and how many bytes the answer could have.
-    shown: Option<(Question, usize)>,
+    /// Its latest question of state.
+    shown: Option<Shown>,
 }
 
 /// One replica.
@@ -98,12 +98,20 @@ pub struct Replica<S> {
     learned_commit: OpNumber,
     table: ClientTable,
     checkpoint: Option<Checkpoint>,
+    /// What the entries executed since that take.
+    unsaved_bytes: usize,
+    /// An earlier checkpoint that somebody is fetching; the log reaches back to it.
+    pinned: Option<Checkpoint>,
     peers: Vec<Peer>,
     primary: Primary,
     /// Prepares that wait for the ones before them, by first op; at most `window`.
     early: BTreeMap<OpNumber, Held>,
     view_change: ViewChange,
     transfer: Option<Transfer>,
+    /// What an earlier transfer had of a checkpoint.
+    fetched: Option<Partial>,
+    /// Why fetching state doesn't get on.
+    obstacle: Option<Obstacle>,
     recovery: recovery::Recovery,
     first_start: FirstStart,
     fast: Fast,
@@ -137,7 +145,10 @@ impl<S: StateMachine> Replica<S> {
             limits.checkpoint_ops > 0 && limits.sessions > 0,
             "limits above 0"
         );
-        assert!(limits.session_requests > 0, "limits above 0");
+        assert!(
+            limits.session_requests > 0 && limits.checkpoint_bytes > 0,
+            "limits above 0"
+        );
         let promise = match start {
             Start::New => Promise::default(),
             Start::Bootstrap(group) => Promise {
@@ -161,11 +172,15 @@ impl<S: StateMachine> Replica<S> {
             learned_commit: OpNumber(0),
             table: ClientTable::default(),
             checkpoint: None,
+            unsaved_bytes: 0,
+            pinned: None,
             peers: alloc::vec![Peer::default(); config.replicas],
             primary: Primary::default(),
             early: BTreeMap::new(),
             view_change: ViewChange::new(config.replicas),
             transfer: None,
+            fetched: None,
+            obstacle: None,
             recovery: recovery::Recovery::new(config.replicas),
             first_start: FirstStart::new(start, now),
             fast: Fast::Disarmed,
@@ -256,7 +271,9 @@ impl<S: StateMachine> Replica<S> {
                 .as_ref()
                 .map_or(OpNumber(0), |checkpoint| checkpoint.op),
             log_entries: self.log.entries(),
+            log_bytes: self.log.bytes(),
             sessions: self.table.len(),
+            reply_bytes: self.table.reply_bytes(),
             armed: self.fast.armed(),
             reason: self.reason(),
             peers: self
@@ -388,6 +405,7 @@ impl<S: StateMachine> Replica<S> {
             Status::Normal => self.tick_backup(out),
         }
         self.tick_transfer(out);
+        self.release_pinned();
     }
 
     /// The primary sends what is queued; a backup does what it must not do amid the kernel's records.
@@ -419,7 +437,8 @@ impl<S: StateMachine> Replica<S> {
         self.status = Status::Normal;
         self.view = view;
         self.last_normal = view;
-        self.transfer = None;
+        // The log is the view's, so nothing of an older state is missing.
+        self.end_transfer();
         for peer in &mut self.peers {
             if !active(Mutation::AcksSurviveViews) {
                 peer.acked = OpNumber(0);
@@ -490,8 +509,17 @@ impl<S: StateMachine> Replica<S> {
         time.saturating_add(self.fresh_random() % (time / 3 + 1))
     }
 
-    /// Why this replica isn't normal, for people.
+    /// Why this replica isn't normal, or doesn't get on, for people.
     fn reason(&self) -> Option<alloc::string::String> {
+        let reason = self.status_reason();
+        let Some(obstacle) = &self.obstacle else {
+            return reason;
+        };
+        let text = &obstacle.text;
+        Some(reason.map_or(text.clone(), |reason| alloc::format!("{reason}; {text}")))
+    }
+
+    fn status_reason(&self) -> Option<alloc::string::String> {
         match self.status {
             Status::Normal => self
                 .primary
@@ -544,10 +572,15 @@ impl<S: StateMachine> Replica<S> {
         assert!(self.early.len() <= limits.window, "too many early Prepares");
         assert!(self.table.len() <= limits.sessions, "too many sessions");
         let executed = commit.0 - self.log.base().0;
-        let bound = limits.checkpoint_ops.saturating_add(limits.kept_ops());
         assert!(
-            executed <= bound,
+            executed <= limits.executed_ops(),
             "the log keeps {executed} executed entries"
+        );
+        assert!(
+            self.pinned
+                .as_ref()
+                .is_none_or(|pinned| self.log.base() <= pinned.op),
+            "the log doesn't follow the pinned checkpoint"
         );
         let reached = (self.last_normal, self.promised, commit);
         assert!(

@@ -52,11 +52,15 @@ pub struct Snapshot {
     pub checkpoint: OpNumber,
     /// Entries in the log.
     pub log_entries: usize,
+    /// What they take, in bytes.
+    pub log_bytes: usize,
     /// Client sessions.
     pub sessions: usize,
+    /// What the replies kept for them take, in bytes.
+    pub reply_bytes: usize,
     /// Whether the fast path is armed.
     pub armed: bool,
-    /// Why the replica isn't normal, in words, if it isn't.
+    /// Why the replica isn't normal, in words, if it isn't; or why it doesn't get the state that it lacks.
     pub reason: Option<String>,
     /// Per replica: when it was last heard (0: never) and the highest op it acknowledged in this view.
     pub peers: Vec<(Time, OpNumber)>,

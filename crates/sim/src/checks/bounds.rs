@@ -16,8 +16,7 @@ pub(super) fn check(process: Seen<'_>, now: &Snapshot) -> Verdict {
     let limits = process.limits();
     // What the ring had acknowledged at the soft limit comes on top: at most one record of one op per 128 bytes.
     let ring = u64::from(process.ring_bytes()) / 128;
-    let kept = limits.checkpoint_ops + limits.checkpoint_ops.max(limits.batch_ops as u64);
-    let most = kept + 2 * limits.uncommitted() + ring;
+    let most = limits.executed_ops() + 2 * limits.uncommitted() + ring;
     if now.log_entries as u64 > most {
         return Err(format!(
             "replica {node} keeps {} entries, at most {most} are allowed",

@@ -133,6 +133,7 @@ fn config(index: ReplicaId, shape: Shape) -> Config {
             sessions: 8,
             session_requests: 2,
             chunk_bytes: 1000,
+            ..Limits::default()
         },
         fast_path: true,
         lease_reads: false,

@@ -60,7 +60,7 @@ impl<S: StateMachine> Replica<S> {
     ) -> Result<Replica<S>, RestoreError> {
         assert!(config.durability == Durability::Disk, "there is no disk");
         let mut replica = Replica::new(config, Start::Recover(promise), machine, now, entropy);
-        let (last_normal, mut log, checkpoint) = stored.into_parts();
+        let (last_normal, log, checkpoint) = stored.into_parts();
         if last_normal > promise.view {
             return Err(RestoreError(alloc::format!(
                 "its log is of view {last_normal}, but only view {} was promised",
@@ -79,10 +79,8 @@ impl<S: StateMachine> Replica<S> {
         let (commit, digest) = (replica.commit, replica.log.digest());
         let joins = log.digest_at(commit) == Some(digest);
         if joins {
-            log.trim(OpNumber(
-                commit.0.saturating_sub(replica.config.limits.kept_ops()),
-            ));
             replica.log = log;
+            replica.trim_log();
         } else if log.base() > commit {
             return Err(RestoreError(alloc::format!(
                 "the log begins after op {}, but there is no checkpoint of it",

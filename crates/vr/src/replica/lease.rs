@@ -38,10 +38,10 @@ impl<S: StateMachine> Replica<S> {
         if self.config.lease_reads && self.lease_holds() {
             return self.reply(client, request, Reply::Done(result.into()), out);
         }
-        if self.primary.queue.len() >= self.config.limits.queue {
+        if !self.primary.has_room(&self.config.limits, &op) {
             return self.reply_busy(client, request, out);
         }
-        self.primary.queue.push_back(Entry {
+        self.primary.enqueue(Entry {
             client,
             request,
             op,

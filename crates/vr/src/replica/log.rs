@@ -38,7 +38,12 @@ pub(super) fn chain(previous: Digest, op: OpNumber, entry: &Entry) -> Digest {
 
 /// What `entry` takes of a Prepare's or a chunk's byte limit.
 pub(super) fn wire_bytes(entry: &Entry) -> usize {
-    ENTRY_HEADER + entry.op.len().next_multiple_of(8)
+    entry_bytes(&entry.op)
+}
+
+/// What an entry with this op takes.
+pub(super) fn entry_bytes(op: &[u8]) -> usize {
+    ENTRY_HEADER + op.len().next_multiple_of(8)
 }
 
 /// The log above `base`.
@@ -47,6 +52,8 @@ pub(super) struct Log {
     base: OpNumber,
     base_digest: Digest,
     slots: VecDeque<(Entry, Digest)>,
+    /// What all entries take.
+    bytes: usize,
 }
 
 impl Log {
@@ -56,6 +63,7 @@ impl Log {
             base,
             base_digest,
             slots: VecDeque::new(),
+            bytes: 0,
         }
     }
 
@@ -72,6 +80,18 @@ impl Log {
     /// How many entries are kept.
     pub(super) fn entries(&self) -> usize {
         self.slots.len()
+    }
+
+    /// How many bytes the kept entries take.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// How many bytes the entries after `op` take.
+    pub(super) fn bytes_after(&self, op: OpNumber) -> usize {
+        let count = usize::try_from(self.op().0.saturating_sub(op.0)).unwrap_or(usize::MAX);
+        let newest = self.slots.iter().rev().take(count);
+        newest.map(|slot| wire_bytes(&slot.0)).sum()
     }
 
     /// The digest at the last op.
@@ -100,12 +120,14 @@ impl Log {
     /// Appends one entry.
     pub(super) fn append(&mut self, entry: Entry) {
         let digest = chain(self.digest(), self.op().next(), &entry);
+        self.bytes += wire_bytes(&entry);
         self.slots.push_back((entry, digest));
     }
 
     /// Drops everything past `op`.
     pub(super) fn truncate(&mut self, op: OpNumber) {
         assert!(op >= self.base, "the log is cut below its base");
+        self.bytes -= self.bytes_after(op);
         self.slots
             .truncate(usize::try_from(op.0 - self.base.0).expect("fits the log"));
     }
@@ -113,9 +135,10 @@ impl Log {
     /// Drops everything up to `op`.
     pub(super) fn trim(&mut self, op: OpNumber) {
         while self.base < op {
-            let Some((_, digest)) = self.slots.pop_front() else {
+            let Some((entry, digest)) = self.slots.pop_front() else {
                 return;
             };
+            self.bytes -= wire_bytes(&entry);
             self.base = self.base.next();
             self.base_digest = digest;
         }

@@ -25,9 +25,11 @@ impl<S: StateMachine> Replica<S> {
         for peer in &mut self.peers {
             (peer.heard, peer.followed) = (PRESENT, PRESENT);
             (peer.recovering, peer.joined) = (None, true);
-            // It decides only how much of the log is shown at once.
+            // It decides only how much is shown at once, and for how long it is kept.
             peer.shown = None;
         }
+        self.pinned = None;
+        self.obstacle = None;
         self.primary.heartbeat_at = soon;
         self.primary.start_view_at = soon;
         self.primary.since = PRESENT;

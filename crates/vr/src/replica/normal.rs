@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use super::Replica;
 use super::client_table::Bounds;
 use super::fast_path::Held;
+use super::log::wire_bytes;
 use super::requests::{Flight, Primary};
 use crate::MAX_REPLICAS;
 use crate::effect::{Effect, FastPathCommand, Note};
@@ -278,8 +279,9 @@ impl<S: StateMachine> Replica<S> {
         let bounds = Bounds {
             sessions: limits.sessions,
             replies: limits.session_requests,
+            reply_bytes: limits.reply_bytes,
         };
-        let every = limits.checkpoint_ops;
+        let (every, most) = (limits.checkpoint_ops, limits.checkpoint_bytes);
         let answers = self.status == Status::Normal && self.is_primary();
         while self.commit < self.learned_commit.min(self.log.op()) {
             let op = self.commit.next();
@@ -303,7 +305,8 @@ impl<S: StateMachine> Replica<S> {
                 self.primary.forget_executed(&entry);
                 self.reply(entry.client, entry.request, reply, out);
             }
-            if op.0.is_multiple_of(every) {
+            self.unsaved_bytes += wire_bytes(&entry);
+            if op.0.is_multiple_of(every) || self.unsaved_bytes >= most {
                 self.take_checkpoint(out);
             }
         }

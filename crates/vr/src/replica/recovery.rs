@@ -54,7 +54,7 @@ impl Recovery {
 impl<S: StateMachine> Replica<S> {
     /// Asks anew, by a new nonce; the question leaves with the next tick, due at once.
     pub(super) fn begin_recovery(&mut self) {
-        self.transfer = None;
+        self.abandon_transfer();
         self.status = Status::Recovering;
         self.recovery.nonce = self.fresh_nonce();
         self.recovery.responses.fill(None);

@@ -8,7 +8,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::Replica;
-use super::log::{Log, wire_bytes};
+use super::log::{Log, entry_bytes, wire_bytes};
 use crate::config::Limits;
 use crate::effect::Effect;
 use crate::ids::{ClientId, OpNumber, RequestNumber, Time};
@@ -31,10 +31,12 @@ pub(super) struct Flight {
 /// What only a primary has.
 #[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Primary {
-    /// Requests that wait for the window; at most `queue`.
-    pub(super) queue: VecDeque<Entry>,
-    /// Requests that came before their predecessors; at most `queue`.
+    /// Requests that wait for the window; at most `queue`, and `queue_bytes`.
+    queue: VecDeque<Entry>,
+    queue_bytes: usize,
+    /// Requests that came before their predecessors; likewise.
     held: BTreeMap<(ClientId, RequestNumber), Arc<[u8]>>,
+    held_bytes: usize,
     /// Per session the highest number in the queue or in the log above the commit number.
     pub(super) pending: BTreeMap<ClientId, RequestNumber>,
     /// Undecided Prepares in order; at most `window`.
@@ -79,8 +81,32 @@ impl Primary {
     /// Whether every bound is kept.
     pub(super) fn within(&self, limits: &Limits) -> bool {
         self.queue.len() <= limits.queue
-            && self.held.len() <= limits.queue
+            && (self.queue.len() <= 1 || self.queue_bytes <= limits.queue_bytes)
+            && self.held_within(limits)
             && (self.flights.len() <= limits.window || active(Mutation::SlotReopenedWhileUndecided))
+    }
+
+    fn held_within(&self, limits: &Limits) -> bool {
+        self.held.len() <= limits.queue
+            && (self.held.len() <= 1 || self.held_bytes <= limits.queue_bytes)
+    }
+
+    /// Whether this op may wait for the window.
+    pub(super) fn has_room(&self, limits: &Limits, op: &[u8]) -> bool {
+        let bytes = self.queue_bytes.saturating_add(entry_bytes(op));
+        self.queue.is_empty() || (self.queue.len() < limits.queue && bytes <= limits.queue_bytes)
+    }
+
+    /// Puts a request at the end of the queue, which has room for it.
+    pub(super) fn enqueue(&mut self, entry: Entry) {
+        self.queue_bytes += wire_bytes(&entry);
+        self.queue.push_back(entry);
+    }
+
+    fn take_held(&mut self, client: ClientId, request: RequestNumber) -> Option<Arc<[u8]>> {
+        let op = self.held.remove(&(client, request))?;
+        self.held_bytes -= entry_bytes(&op);
+        Some(op)
     }
 
     /// Takes from the queue what fits into one Prepare.
@@ -93,6 +119,7 @@ impl Primary {
                 break;
             }
             left = left.saturating_sub(size);
+            self.queue_bytes -= size;
             batch.extend(self.queue.pop_front());
         }
         batch
@@ -140,8 +167,7 @@ impl<S: StateMachine> Replica<S> {
         if request.is_read() {
             return self.on_read(client, request, op, out);
         }
-        if active(Mutation::SecondExecution) && self.primary.queue.len() < self.config.limits.queue
-        {
+        if active(Mutation::SecondExecution) && self.primary.has_room(&self.config.limits, &op) {
             return self.enqueue(Entry {
                 client,
                 request,
@@ -175,10 +201,10 @@ impl<S: StateMachine> Replica<S> {
         if request.0 != highest.0 + 1 {
             return self.hold(client, request, op, out);
         }
-        if self.primary.queue.len() >= self.config.limits.queue {
+        if !self.primary.has_room(&self.config.limits, &op) {
             return self.reply_busy(client, request, out);
         }
-        self.primary.held.remove(&(client, request));
+        self.primary.take_held(client, request);
         self.enqueue(Entry {
             client,
             request,
@@ -192,6 +218,7 @@ impl<S: StateMachine> Replica<S> {
     pub(super) fn turn_away(&mut self, out: &mut Vec<Effect>) {
         let queue = core::mem::take(&mut self.primary.queue);
         let held = core::mem::take(&mut self.primary.held);
+        (self.primary.queue_bytes, self.primary.held_bytes) = (0, 0);
         let logged = self.log.after(self.commit);
         let waiting = logged.iter().chain(&queue);
         let waiting = waiting.map(|entry| (entry.client, entry.request));
@@ -203,7 +230,7 @@ impl<S: StateMachine> Replica<S> {
 
     fn enqueue(&mut self, entry: Entry) {
         self.primary.pending.insert(entry.client, entry.request);
-        self.primary.queue.push_back(entry);
+        self.primary.enqueue(entry);
     }
 
     /// A number whose predecessor is missing waits. When too many wait, some predecessor never came: one of them is told to
@@ -215,22 +242,26 @@ impl<S: StateMachine> Replica<S> {
         op: Arc<[u8]>,
         out: &mut Vec<Effect>,
     ) {
-        let held = &mut self.primary.held;
-        let known = held.insert((client, request), op).is_some();
-        if !known
-            && held.len() > self.config.limits.queue
-            && let Some(((client, request), _)) = held.pop_first()
+        self.primary.take_held(client, request);
+        self.primary.held_bytes += entry_bytes(&op);
+        self.primary.held.insert((client, request), op);
+        while !self.primary.held_within(&self.config.limits)
+            && let Some(((client, request), op)) = self.primary.held.pop_first()
         {
+            self.primary.held_bytes -= entry_bytes(&op);
             self.reply_busy(client, request, out);
         }
     }
 
     fn release_held(&mut self, client: ClientId, mut request: RequestNumber) {
-        while self.primary.queue.len() < self.config.limits.queue {
+        loop {
             request = RequestNumber(request.0 + 1);
-            let Some(op) = self.primary.held.remove(&(client, request)) else {
+            let room = |op: &Arc<[u8]>| self.primary.has_room(&self.config.limits, op);
+            if !self.primary.held.get(&(client, request)).is_some_and(room) {
                 return;
-            };
+            }
+            let op = self.primary.take_held(client, request);
+            let op = op.expect("it was there just now");
             self.enqueue(Entry {
                 client,
                 request,

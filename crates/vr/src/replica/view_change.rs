@@ -184,7 +184,7 @@ impl<S: StateMachine> Replica<S> {
         }
         self.status = Status::ViewChange;
         self.learned_commit = self.commit;
-        self.transfer = None;
+        self.abandon_transfer();
         self.early.clear();
         let pending = core::mem::take(&mut self.primary.pending);
         self.primary = Primary::default();

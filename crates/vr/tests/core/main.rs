@@ -10,4 +10,5 @@ mod requests;
 mod start;
 mod state_transfer;
 mod support;
+mod transfer_limits;
 mod view_change;

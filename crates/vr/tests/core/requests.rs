@@ -249,3 +249,58 @@ fn when_too_many_wait_for_a_predecessor_one_is_told_to_come_again() {
         assert!(retry_after_ms > 0);
     }
 }
+
+#[test]
+fn a_queue_that_has_too_many_bytes_is_busy_and_takes_one_of_any_length() {
+    let mut limited = config(3, 0);
+    limited.limits.queue_bytes = 1030;
+    let mut bench = Bench::normal(limited);
+    let busy = Reply::Busy { retry_after_ms: 10 };
+    assert_eq!(bench.request(1, 1, &"l".repeat(5000)), []);
+    assert_eq!(
+        bench.request(2, 1, "a"),
+        [answer(2, 1, 0, busy.clone())],
+        "no room beside it"
+    );
+    bench.flush();
+    for client in 2..5 {
+        assert_eq!(bench.request(client, 1, &"l".repeat(300)), []);
+    }
+    assert_eq!(
+        bench.request(5, 1, &"l".repeat(300)),
+        [answer(5, 1, 0, busy.clone())]
+    );
+    // A read waits in the same queue.
+    assert_eq!(
+        bench.request(6, electrode_vr::RequestNumber::READS, "?"),
+        [],
+        "a short one has room"
+    );
+    for _ in 0..4 {
+        decide(&mut bench);
+    }
+    assert_eq!(bench.request(5, 1, &"l".repeat(300)), []);
+}
+
+#[test]
+fn requests_that_wait_for_predecessors_have_a_bound_in_bytes() {
+    let mut limited = config(3, 0);
+    limited.limits.queue_bytes = 1000;
+    let mut bench = Bench::normal(limited);
+    for client in 1..=4 {
+        bench.request(client, 1, "a");
+        bench.flush();
+        decide(&mut bench);
+    }
+    for client in 1..=3 {
+        assert_eq!(bench.request(client, 3, &"l".repeat(300)), []);
+    }
+    let busy = Reply::Busy { retry_after_ms: 10 };
+    assert_eq!(
+        bench.request(4, 3, &"l".repeat(300)),
+        [answer(1, 3, 0, busy)],
+        "one of them has to come again"
+    );
+    // The same one again takes no more room.
+    assert_eq!(bench.request(4, 3, &"l".repeat(300)), []);
+}
