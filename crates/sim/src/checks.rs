@@ -205,8 +205,9 @@ impl Checks {
             let verdict = self.states.check(&now, node);
             self.require(states::RULE, verdict);
             if leads {
-                // A group of one votes, leads and commits in one step: if it dies before the promise is on disk, it did nothing.
-                if disk.promise.is_some_and(|promise| promise.view >= now.view) {
+                // In the step that enters the view it executes what is known to be committed, in a group of one even what isn't. If it
+                // dies amid that step's effects, nobody heard of it, and on disk it may enter the view again.
+                if self.lives[node].status == Some((now.status, now.view)) {
                     let number = self.lives[node].number;
                     let verdict = self.primaries.check(now.view, node, number);
                     self.require(primaries::RULE, verdict);
