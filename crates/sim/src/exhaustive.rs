@@ -50,6 +50,7 @@ pub struct Bounds {
     pub most_states: u64,
 }
 
+/// What is explored to its end within minutes.
 impl Default for Bounds {
     fn default() -> Bounds {
         Bounds {
@@ -58,9 +59,9 @@ impl Default for Bounds {
             ops: 1,
             view_changes: 2,
             crashes: 1,
-            standing: 1,
-            around: 1,
-            resends: 1,
+            standing: 0,
+            around: 0,
+            resends: 0,
             window: 2,
             checkpoint_ops: 1 << 20,
             most_states: u64::MAX,

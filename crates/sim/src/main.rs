@@ -79,13 +79,13 @@ struct Options {
     /// with --exhaustive: crashes (default 1)
     #[argh(option, default = "Bounds::default().crashes")]
     crashes: u8,
-    /// with --exhaustive: programs that stand still at a time (default 1)
+    /// with --exhaustive: programs that stand still at a time (default 0)
     #[argh(option, default = "Bounds::default().standing")]
     standing: u8,
-    /// with --exhaustive: packets of the fast path that no program takes (default 1)
+    /// with --exhaustive: packets of the fast path that no program takes (default 0)
     #[argh(option, default = "Bounds::default().around")]
     around: u8,
-    /// with --exhaustive: times that a retry timer changes something (default 1)
+    /// with --exhaustive: times that a retry timer changes something (default 0)
     #[argh(option, default = "Bounds::default().resends")]
     resends: u8,
     /// with --exhaustive: Prepares in flight (default 2)

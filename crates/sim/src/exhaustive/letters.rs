@@ -28,6 +28,9 @@ enum Stale {
     Below(View),
     /// Its receiver has promised a later view, or leads this one and has committed the op.
     Ack(View, OpNumber),
+    /// Its receiver has promised a later view, or has counted the votes for this one: a vote only makes it tell its sender of the
+    /// view then, which the StartViewChange that came before the vote does as well.
+    Vote(View),
     /// Its receiver has another question open.
     Answer(Nonce),
     /// Its sender has another question open.
@@ -41,6 +44,8 @@ pub(super) struct Gate {
     pub(super) promised: View,
     /// Who leads: up to where acks don't count any more.
     pub(super) counted: Option<OpNumber>,
+    /// No vote for the promised view is counted any more.
+    pub(super) decided: bool,
     /// The questions that are open: recovery's, state transfer's.
     pub(super) open: (Option<Nonce>, Option<Nonce>),
 }
@@ -158,6 +163,7 @@ impl Letters {
                 let counted = gate.counted.is_some_and(|counted| counted >= op);
                 gate.promised < view || (gate.promised == view && !counted)
             }
+            Stale::Vote(view) => gate.promised < view || (gate.promised == view && !gate.decided),
             Stale::Answer(nonce) => gate.has_open(nonce),
             Stale::Question(_) => true,
         };
@@ -198,9 +204,9 @@ fn stale(message: &Message) -> Stale {
     match message {
         Message::Prepare(prepare) => Stale::Below(prepare.view),
         Message::PrepareOk { view, last_op, .. } => Stale::Ack(*view, *last_op),
+        Message::DoViewChange { view, .. } => Stale::Vote(*view),
         Message::Commit { view, .. }
         | Message::StartViewChange { view }
-        | Message::DoViewChange { view, .. }
         | Message::StartView { view, .. }
         | Message::PreVote { view }
         | Message::PreVoteOk { view } => Stale::Below(*view),

@@ -103,7 +103,9 @@ impl Pasts {
 
     /// A past without what makes no difference any more once the replicas have promised these views.
     pub(super) fn settled(&mut self, past: u32, promised: &[View]) -> u32 {
-        let views = promised.iter().fold(0, |views, view| views << 8 | view.0);
+        let views = promised.iter().fold(0, |views, view| {
+            views << 8 | u64::from(u8::try_from(view.0).expect("few views"))
+        });
         if let Some(settled) = self.settled.get(&(past, views)) {
             return *settled;
         }
