@@ -239,7 +239,7 @@ impl Plan {
             promise_death: if only_loss {
                 0
             } else {
-                Random::new(seed ^ 0xd1e5).pick(&[0, 0, 0, 300])
+                Random::new(seed ^ 0xd1e5).pick(&[0, 150, 0, 300])
             },
             fault_gap: random.pick(&[30 * MS, 90 * MS, 200 * MS]),
             break_for: if quick { 1500 * MS } else { 4000 * MS },

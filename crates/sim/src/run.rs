@@ -409,6 +409,11 @@ fn flapping(world: &mut World) {
         }
         let gap = 3 * MS + world.fault_gap() / 4;
         world.run_until(world.now + gap);
+        // Half of the time it takes part again before it crashes once more, perhaps in the same view.
+        let patience = world.now + if world.whim(500) { 150 * MS } else { 0 };
+        while world.now < patience && !world.is_normal(victim) && world.violation().is_none() {
+            world.run_until(world.now + 5 * MS);
+        }
     }
 }
 

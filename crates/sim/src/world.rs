@@ -81,6 +81,8 @@ struct Machine {
     asleep: bool,
     /// Answers that reached it in earlier times; the network may bring them again.
     echoes: VecDeque<Vec<u8>>,
+    /// The same of answers to its recoveries: acks, which are many, don't push them out.
+    answers: VecDeque<Vec<u8>>,
     /// The first Prepare that didn't get through to it: its op and its frame.
     late: Option<(OpNumber, Vec<u8>)>,
     /// The latest view that it led with its kernel's help.
@@ -196,6 +198,7 @@ impl World {
                 wake: None,
                 asleep: false,
                 echoes: VecDeque::new(),
+                answers: VecDeque::new(),
                 late: None,
                 led: None,
                 life: 0,

@@ -27,6 +27,7 @@ fn patience(mutation: Mutation) -> u64 {
     }
     match mutation {
         Mutation::RecoveryWithoutNonce
+        | Mutation::RecoveryBelowPromise
         | Mutation::HeardOfOlderGenerations
         | Mutation::ClientTableNotRolledBack
         | Mutation::OlderAcksCounted

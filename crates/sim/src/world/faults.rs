@@ -13,6 +13,17 @@ impl World {
         self.random.chance(permille)
     }
 
+    /// The same, of the sequence that later faults have to themselves.
+    pub(crate) fn whim(&mut self, permille: u64) -> bool {
+        self.whims.chance(permille)
+    }
+
+    /// Whether a replica is up and takes part.
+    pub(crate) fn is_normal(&self, node: usize) -> bool {
+        let process = self.process(node);
+        process.is_some_and(|process| process.replica.snapshot().status == Status::Normal)
+    }
+
     /// A replica of chance.
     pub(crate) fn anybody(&mut self) -> usize {
         self.random.index(self.plan.replicas)

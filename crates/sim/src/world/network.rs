@@ -336,21 +336,31 @@ impl World {
         let datagram = parse(frame).ok();
         let header = datagram.and_then(|datagram| peek(datagram.payload).ok());
         let kind = header.map(|header| header.kind);
-        let kept = kind == Some(Kind::RecoveryResponse as u8)
-            || kind == Some(Kind::PrepareOk as u8) && self.random.chance(100);
-        if kept {
-            let echoes = &mut self.machines[node].echoes;
-            echoes.push_back(frame.to_vec());
-            while echoes.len() > ECHOES {
-                echoes.pop_front();
-            }
+        let machine = &mut self.machines[node];
+        let echoes = if kind == Some(Kind::RecoveryResponse as u8) {
+            &mut machine.answers
+        } else if kind == Some(Kind::PrepareOk as u8) && self.random.chance(100) {
+            &mut machine.echoes
+        } else {
+            return;
+        };
+        echoes.push_back(frame.to_vec());
+        while echoes.len() > ECHOES {
+            echoes.pop_front();
         }
     }
 
     /// Answers of earlier times reach a replica again: who leads anew must not count the acks, and who recovers anew must not
     /// take the answers to another question.
     pub(crate) fn echo(&mut self, node: usize) {
-        for frame in self.machines[node].echoes.clone() {
+        let machine = &self.machines[node];
+        let frames: Vec<Vec<u8>> = machine
+            .echoes
+            .iter()
+            .chain(&machine.answers)
+            .cloned()
+            .collect();
+        for frame in frames {
             let at = self.now + self.random.below(MS / 5);
             let to = Host::Replica(node);
             let frames = vec![frame];
