@@ -175,7 +175,9 @@ impl Checks {
             self.require(states::RULE, verdict);
             if leads {
                 // A group of one votes, leads and commits in one step: if it dies before the promise is on disk, it did nothing.
-                if disk.promise.is_some_and(|promise| promise.view >= now.view) {
+                // In disk mode it is the view's log that it may die before, or stop since it can't be written.
+                let begun = !self.on_disk || disk.book.durable_view() >= Some(now.view);
+                if begun && disk.promise.is_some_and(|promise| promise.view >= now.view) {
                     let number = self.lives[node].number;
                     let verdict = self.primaries.check(now.view, node, number);
                     self.require(primaries::RULE, verdict);
