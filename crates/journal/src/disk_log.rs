@@ -1,7 +1,7 @@
 //! The log on disk: numbered files of records, and the latest checkpoint in a file of its own.
 //!
 //! A file begins with a header that sums up all before it, so that files which a checkpoint makes superfluous are simply
-//! removed. A new file is begun, all before it synced, with each checkpoint and when one is long.
+//! removed. A new file is begun, all before it synced and marked, with each checkpoint and when one is long.
 
 use std::collections::VecDeque;
 
@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::DiskError;
 use crate::files::Files;
+use crate::mark::Mark;
 use crate::record::{Kind, encode};
 
 /// The format of everything here.
@@ -59,6 +60,8 @@ pub struct DiskLog<F> {
     pub(crate) current: Option<Current>,
     /// All files, oldest first: number, and the op that the log ended with when it was begun.
     pub(crate) starts: VecDeque<(u64, OpNumber)>,
+    /// What the mark on disk says, if there is one.
+    pub(crate) mark: Option<Mark>,
     pub(crate) buffer: Vec<u8>,
 }
 
@@ -97,6 +100,7 @@ impl<F: Files> DiskLog<F> {
             },
             current: None,
             starts: VecDeque::new(),
+            mark: None,
             buffer: Vec::new(),
         }
     }
@@ -207,7 +211,8 @@ impl<F: Files> DiskLog<F> {
             &name,
         ))?;
         self.starts.push_back((number, self.now.op));
-        Ok(())
+        // Before anything of the files that come before it goes: from now on a missing header is a loss.
+        self.mark()
     }
 
     fn put(&mut self, kind: Kind, payload: &impl Serialize) -> Result<(), DiskError> {

@@ -70,7 +70,15 @@ pub enum DiskError {
     Gone,
 }
 
+/// Linux' number for an error of the device; the standard library has no kind for it.
+const EIO: i32 = 5;
+
 fn hint(source: &io::Error) -> &'static str {
+    if source.raw_os_error() == Some(EIO) {
+        return ". Its device failed (see dmesg). What couldn't be written was not acknowledged. If it is to be read and \
+                stays like that, move the directory away: the replica then recovers from the others (a group of one \
+                needs a copy of it)";
+    }
     match source.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             ". There is no room left: make some and start this replica again. What couldn't be written was not \
@@ -82,5 +90,25 @@ fn hint(source: &io::Error) -> &'static str {
         }
         io::ErrorKind::PermissionDenied => ". The replica's user needs to read and write there",
         _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_that_fails_is_named_as_the_reason() {
+        let error = DiskError::Io {
+            what: "reading",
+            path: "/disk/log".into(),
+            source: io::Error::from_raw_os_error(EIO),
+        };
+        let text = error.to_string();
+        assert!(
+            text.contains("reading /disk/log: Input/output error"),
+            "{text}"
+        );
+        assert!(text.contains("Its device failed"), "{text}");
     }
 }

@@ -30,6 +30,11 @@ pub trait Files: Send + 'static {
     /// # Errors
     /// As the file system says.
     fn append(&mut self, name: &str, bytes: &[u8]) -> io::Result<()>;
+    /// Writes at the beginning of a file over what is there, making the file if there is none. May be torn.
+    ///
+    /// # Errors
+    /// As the file system says.
+    fn overwrite(&mut self, name: &str, bytes: &[u8]) -> io::Result<()>;
     /// Cuts a file.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ mod disk_log;
 mod error;
 mod files;
 pub mod forgetful;
+mod mark;
 mod record;
 mod replay;
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Records: what files of the log are made of.
 //!
 //! ```text
-//!  0  magic 32 | kind 8 | 0 24      4 bytes "ELOG"; Header, Write
+//!  0  magic 32 | kind 8 | 0 24      4 bytes "ELOG"; Header, Write, Mark
 //!  8  payload's length              bytes, without the padding
 //! 16  synced                        the file's bytes that were durable when this record was written
 //! 24  check                         SipHash-2-4 over file number, offset, the 24 bytes above, and all below
@@ -34,6 +34,8 @@ pub(crate) enum Kind {
     Header = 1,
     /// An [`electrode_vr::Write`].
     Write = 2,
+    /// What is durable, in a file of its own.
+    Mark = 3,
 }
 
 /// A record that was read.

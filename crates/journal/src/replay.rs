@@ -1,9 +1,11 @@
 //! Opening the log: what it amounts to, and what of it can't be trusted.
 //!
 //! A write that was under way when the power went leaves a torn tail: nobody was told of it, and it is cut. Damage to
-//! what was durable is another matter: a later record says how much was, so the two can be told apart wherever a later
-//! record exists. (Damage to the very last write, with nothing behind it, looks like a torn one.)
+//! what was durable is another matter. Two witnesses tell them apart: the mark, and every later record, which says how much
+//! was durable when it was written. (What was synced last, before a mark was made, has neither, and damage to it looks like
+//! a torn write.)
 
+use electrode_vr::mutations::{Mutation, active};
 use electrode_vr::{GroupId, OpNumber, Stored, Write};
 
 use crate::disk_log::{
@@ -11,6 +13,7 @@ use crate::disk_log::{
 };
 use crate::error::DiskError;
 use crate::files::Files;
+use crate::mark::{MARK, read_mark};
 use crate::record::{ALIGNMENT, Kind, decode};
 
 /// What was found.
@@ -51,7 +54,19 @@ impl<F: Files> DiskLog<F> {
             None => None,
         };
 
+        let mark = read_mark(&mut files, &names)?;
+
         let mut log = DiskLog::empty(files, identity);
+        log.mark = mark;
+        if let Some(mark) =
+            mark.filter(|mark| numbers.last().is_none_or(|last| *last < mark.number))
+        {
+            return Err(DiskError::Damaged {
+                path: log.files.path(&log_name(mark.number)),
+                offset: 0,
+                what: "it was durable, and isn't there".into(),
+            });
+        }
         let mut stored = None;
         let mut torn_bytes = 0;
         for (at, number) in numbers.iter().enumerate() {
@@ -154,18 +169,15 @@ impl<F: Files> DiskLog<F> {
             at = record.end;
         }
         let torn = (bytes.len() - at) as u64;
-        if torn > 0 {
-            let later = (at..bytes.len())
-                .step_by(ALIGNMENT)
-                .find_map(|later| decode(&bytes, number, later))
-                .is_some_and(|record| record.synced > at as u64);
-            if later || !last {
-                return Err(damaged(
-                    at,
-                    "it was durable, and isn't what was written".into(),
-                ));
-            }
-        } else if at == 0 && !last {
+        let marked = self.mark.filter(|mark| mark.number == number);
+        let durable = marked.map_or(0, |mark| mark.length);
+        if durable > at as u64 || torn > 0 && (!last || vouched_for(&bytes, number, at)) {
+            return Err(damaged(
+                at,
+                "it was durable, and isn't what was written".into(),
+            ));
+        }
+        if at == 0 && !last {
             return Err(damaged(0, "the file is empty".into()));
         }
         if last {
@@ -225,6 +237,15 @@ impl<F: Files> DiskLog<F> {
 
     /// No view was ever entered: what is here is the beginning of a log that nobody was told of.
     fn discard(mut self, names: &[String]) -> Result<DiskLog<F>, DiskError> {
+        // The mark first: by itself it would be of a log that is gone.
+        if names.iter().any(|name| name == MARK) {
+            self.files
+                .remove(MARK)
+                .map_err(failed(&self.files, "removing", MARK))?;
+            self.files
+                .sync_directory()
+                .map_err(failed(&self.files, "syncing", ""))?;
+        }
         for name in names {
             let ours = parse_name(name, "log-").is_some()
                 || parse_name(name, "checkpoint-").is_some()
@@ -246,6 +267,26 @@ impl<F: Files> DiskLog<F> {
             .map_err(failed(&self.files, "syncing", ""))?;
         Ok(DiskLog::empty(self.files, self.identity))
     }
+}
+
+/// Whether any readable record behind `at` was written when what is at `at` was durable. The first one may well be silent
+/// and a later one not: those that are synced together all say what was durable before them.
+fn vouched_for(bytes: &[u8], number: u64, at: usize) -> bool {
+    let mut later = at + ALIGNMENT;
+    while later < bytes.len() {
+        let Some(record) = decode(bytes, number, later) else {
+            later += ALIGNMENT;
+            continue;
+        };
+        if record.synced > at as u64 {
+            return true;
+        }
+        if active(Mutation::DamageTakenForTorn) {
+            return false;
+        }
+        later = record.end;
+    }
+    false
 }
 
 fn read_checkpoint<F: Files>(files: &mut F, op: OpNumber) -> Result<(OpNumber, Write), DiskError> {

@@ -1,6 +1,8 @@
 //! The log on a file system that forgets what wasn't synced: nothing that was durable is ever missing, nothing is ever
 //! made up, and damage is never taken for a torn write.
 
+mod damage;
+
 use electrode_vr::{Digest, GroupId, OpNumber, ReplicaId, Stored, View};
 
 use crate::author::Author;
@@ -71,6 +73,7 @@ fn life(files: &Forgetful, author: &mut Author, random: &mut Random) -> (Vec<Pla
                     .and_then(|()| log.trim(op))
             }
             2 => log.sync(),
+            3 => log.mark(),
             _ => {
                 let write = author.append(|limit| random.below(limit));
                 log.write(&write)
@@ -114,57 +117,6 @@ fn what_was_synced_survives_every_power_cut_and_nothing_is_made_up() {
 }
 
 #[test]
-fn damage_to_what_was_durable_is_told_from_a_torn_write() {
-    let mut random = Random(5);
-    let files = Forgetful::default();
-    let mut author = Author::new();
-    let (mut log, _) = open(&files).unwrap();
-    let mut ends = Vec::new();
-    for round in 0..4 {
-        let write = if round == 0 {
-            author.enter(|limit| random.below(limit))
-        } else {
-            author.append(|limit| random.below(limit))
-        };
-        log.write(&write).unwrap();
-        log.sync().unwrap();
-        let name = files.last_log().unwrap();
-        ends.push(files.disk().seen[&name].len());
-    }
-    let name = files.last_log().unwrap();
-    let good = files.disk().seen[&name].clone();
-    // Any byte of all but the last write: a later record says that it was durable.
-    for at in 0..ends[2] {
-        files.disk().seen.get_mut(&name).unwrap()[at] ^= 0x10;
-        let error = open(&files).map(|(_, found)| found.is_some()).unwrap_err();
-        match error {
-            DiskError::Damaged { path, offset, .. } => {
-                assert!(path.ends_with(&name), "{path:?}");
-                assert!(offset <= at as u64);
-            }
-            error => panic!("byte {at}: {error}"),
-        }
-        assert_eq!(
-            files.disk().seen[&name].len(),
-            good.len(),
-            "damage isn't cut away"
-        );
-        files.disk().seen.insert(name.clone(), good.clone());
-    }
-    // Any cut within the last write is a torn one, and the writes before it are all there.
-    for length in ends[2]..ends[3] {
-        files
-            .disk()
-            .seen
-            .insert(name.clone(), good[..length].to_vec());
-        let (_, found) = open(&files).unwrap();
-        let torn = found.unwrap().torn_bytes;
-        assert_eq!(torn, (length - ends[2]) as u64);
-        assert_eq!(files.disk().seen[&name].len(), ends[2], "it is cut away");
-    }
-}
-
-#[test]
 fn a_missing_file_or_checkpoint_is_damage() {
     let mut random = Random(6);
     let files = Forgetful::default();
@@ -184,6 +136,7 @@ fn a_missing_file_or_checkpoint_is_damage() {
         all.keys().collect::<Vec<_>>(),
         [
             &crate::disk_log::checkpoint_name(op),
+            crate::mark::MARK,
             &crate::disk_log::log_name(1),
             &crate::disk_log::log_name(2)
         ],
@@ -194,6 +147,7 @@ fn a_missing_file_or_checkpoint_is_damage() {
     for name in [
         crate::disk_log::checkpoint_name(op),
         crate::disk_log::log_name(1),
+        crate::disk_log::log_name(2),
     ] {
         files.disk().seen.remove(&name);
         assert!(refused(), "{name} is missing");

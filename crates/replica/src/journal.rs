@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 pub use electrode_journal::DiskError;
 use electrode_journal::{DiskLog, Files};
@@ -30,6 +31,9 @@ use writer::Writer;
 const DIRECTORY: &str = "log";
 /// Writes that wait for the thread; the core's limit on uncommitted ops keeps them fewer, and beyond it the replica waits.
 const QUEUE: usize = 4096;
+/// After so long without writes, what is durable is marked: so seldom that a sync more is nothing, and before the last
+/// writes are old.
+const IDLE: Duration = Duration::from_millis(250);
 
 /// What the thread is told.
 enum Command {
@@ -118,11 +122,12 @@ impl Journal {
             .and_then(|parent| parent.sync_all())
             .map_err(failed("syncing", state_dir))?;
         let (log, found) = DiskLog::open(Directory::new(&directory), identity)?;
-        let journal = Journal::start(log).map_err(failed("starting a thread for", &directory))?;
+        let journal =
+            Journal::start(log, IDLE).map_err(failed("starting a thread for", &directory))?;
         Ok((journal, found))
     }
 
-    fn start<F: Files>(log: DiskLog<F>) -> std::io::Result<Journal> {
+    fn start<F: Files>(log: DiskLog<F>, idle: Duration) -> std::io::Result<Journal> {
         let (commands, receiver) = sync_channel(QUEUE);
         let shared = Arc::new(Shared {
             event: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
@@ -133,6 +138,7 @@ impl Journal {
         let writer = Writer {
             log,
             shared: shared.clone(),
+            idle,
             commands: commands.clone(),
             checkpointing: None,
             waiting: None,

@@ -3,10 +3,16 @@
 //! The files are those of `electrode_journal::forgetful`: a process that is killed leaves them as it saw them, a power cut
 //! only what was synced, and of the rest a part, perhaps with wrong bytes.
 
+mod damage;
+
 use electrode_journal::forgetful::Forgetful;
 use electrode_vr::{Digest, OpNumber, Promise, Stored, View, Write};
 
 use crate::random::Random;
+pub(crate) use damage::{Damage, Notice};
+
+/// The file that says how much is durable, as `electrode-journal` names it.
+const MARK: &str = "durable";
 
 /// Where a log stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +32,8 @@ pub(crate) struct Book {
     since: Vec<Place>,
     /// Whether the power was cut since the last sync: then some of `since` may be missing.
     cut: bool,
+    /// The file of the log whose mark is on disk, and how much of it had been confirmed as durable by then.
+    marked: Option<(String, usize)>,
 }
 
 /// One machine's.
@@ -90,6 +98,25 @@ impl Book {
         self.cut = false;
     }
 
+    /// The mark is about to be written anew, or isn't what was written any more.
+    pub(crate) fn unmarked(&mut self) {
+        self.marked = None;
+    }
+
+    /// The mark is on disk, and says of everything durable that it is.
+    pub(crate) fn marked(&mut self, files: &Forgetful) {
+        self.marked = files.last_log().map(|name| {
+            let confirmed = files.disk().confirmed(&name);
+            (name, confirmed.length)
+        });
+    }
+
+    /// How much of this file the mark speaks for.
+    fn marked_in(&self, name: &str) -> usize {
+        let marked = self.marked.as_ref().filter(|(of, _)| of == name);
+        marked.map_or(0, |(_, length)| *length)
+    }
+
     /// What a start found: an error if it isn't what was written, or less than what was durable. From then on it is what
     /// there is, synced by whoever read it.
     pub(crate) fn found(&mut self, stored: Option<&Stored>) -> Result<(), String> {
@@ -110,6 +137,7 @@ impl Book {
         }
         *self = Book {
             durable: there,
+            marked: self.marked.take().filter(|_| there.is_some()),
             ..Book::default()
         };
         Ok(())

@@ -315,16 +315,20 @@ fn lose_packets(world: &mut World, end: u64) {
     while !world.works() && world.now < started && world.violation().is_none() {
         world.run_until(world.now + 50 * MS);
     }
+    // Where few ops may be in flight the others stand in line, and each takes some resend time-outs.
+    let (plan, limits) = (&world.plan, &world.plan.limits);
+    let line = plan.clients * plan.pipeline / (limits.window * limits.batch_ops).max(1);
+    let stall = STALL + 5 * line as u64 * plan.timing.resend;
     while world.now < end && world.violation().is_none() && !nearly_done(world) {
         let before = ended(world);
-        world.run_until(world.now + STALL);
+        world.run_until(world.now + stall);
         for (index, before) in before.into_iter().enumerate() {
             let client = &world.clients[index];
             if client.ended() == before && !client.finished() {
                 let state = world.describe();
                 let text = format!(
                     "client {index} hears nothing for {} ms: {state}",
-                    STALL / MS
+                    stall / MS
                 );
                 world.checks.require(STALLS, Err(text));
             }

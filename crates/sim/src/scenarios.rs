@@ -238,7 +238,7 @@ fn a_full_disk_stops_its_replica_which_says_why_and_comes_back() {
 fn a_damaged_log_is_moved_aside_and_got_from_the_others() {
     for acceleration in both() {
         let mut world = quiet_on_disk(14, acceleration);
-        // Where there is nothing behind it damage can't be told from a torn write: then nothing is damaged.
+        // Not every damage is to something durable, and what was synced last, unmarked, isn't damaged at all.
         while world.counts.damaged_logs < 2 {
             world.damage_log(1);
             nothing_lost_and_works(&mut world);

@@ -34,7 +34,9 @@ fn patience(mutation: Mutation) -> u64 {
         | Mutation::ViewReadAgain
         | Mutation::SlotByPlainOr
         | Mutation::LeaseNotWaitedFor
-        | Mutation::LeaseFromAckTime => 5 * SEEDS,
+        | Mutation::LeaseFromAckTime
+        | Mutation::DamageTakenForTorn
+        | Mutation::MarkIgnored => 5 * SEEDS,
         _ => SEEDS,
     }
 }

@@ -111,6 +111,11 @@ mutations! {
     RetryKeepsSession,
     /// A lease begins when acknowledgements come, not when the op was sent.
     LeaseFromAckTime,
+    /// Of what is behind an unreadable record of the log on disk, only the first readable one is asked whether it was
+    /// durable.
+    DamageTakenForTorn,
+    /// A start doesn't read the mark, which says how much of the log on disk is durable.
+    MarkIgnored,
 }
 
 #[cfg(feature = "mutations")]

@@ -62,6 +62,13 @@ impl Files for Directory {
         self.file(name)?.write_all(bytes)
     }
 
+    fn overwrite(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let path = self.path.join(name);
+        let mut options = File::options();
+        options.write(true).create(true).truncate(false);
+        options.open(path)?.write_all(bytes)
+    }
+
     fn truncate(&mut self, name: &str, length: u64) -> io::Result<()> {
         self.file(name)?.set_len(length)
     }

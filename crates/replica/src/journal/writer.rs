@@ -1,9 +1,11 @@
-//! The thread that writes: takes what has queued up, syncs once, tells.
+//! The thread that writes: takes what has queued up, syncs once, tells. When nothing has come for a while it marks what is
+//! durable, so that a busy log pays nothing for the mark.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use electrode_journal::{DiskLog, Files, write_checkpoint};
 use electrode_vr::{OpNumber, View, Write};
@@ -11,7 +13,7 @@ use electrode_vr::{OpNumber, View, Write};
 use super::{Command, DiskError, Shared};
 
 /// Writes that are synced together at most: their acknowledgements wait for the last of them.
-const GROUP: usize = 1024;
+pub(super) const GROUP: usize = 1024;
 
 /// A thread that writes a checkpoint, and where it says what came of it.
 type Checkpointing = (JoinHandle<()>, Receiver<Result<OpNumber, DiskError>>);
@@ -19,6 +21,8 @@ type Checkpointing = (JoinHandle<()>, Receiver<Result<OpNumber, DiskError>>);
 pub(super) struct Writer<F> {
     pub(super) log: DiskLog<F>,
     pub(super) shared: Arc<Shared>,
+    /// After so long without anything to do it marks what is durable.
+    pub(super) idle: Duration,
     /// For the thread that writes a checkpoint.
     pub(super) commands: SyncSender<Command>,
     /// A checkpoint may be large, and nobody waits for it: a thread writes it beside.
@@ -32,20 +36,34 @@ pub(super) struct Writer<F> {
 impl<F: Files> Writer<F> {
     /// Until it is told to stop, or an error: then what is on disk isn't known, and nothing more is said of it.
     pub(super) fn run(mut self, commands: &Receiver<Command>) {
-        let ended = loop {
-            let Ok(first) = commands.recv() else {
-                break Ok(());
-            };
-            match self.turn(first, commands) {
-                Ok(true) => {}
-                Ok(false) => break self.finish_checkpoints(),
-                Err(error) => break Err(error),
-            }
-        };
-        if let Err(error) = ended {
+        if let Err(error) = self.serve(commands) {
             self.shared.news().failed = Some(error);
             self.shared.ring();
         }
+    }
+
+    fn serve(&mut self, commands: &Receiver<Command>) -> Result<(), DiskError> {
+        // What a start has read is durable, and whoever stopped before may have had no time to say so.
+        self.log.mark()?;
+        while let Some(first) = self.next(commands)? {
+            if !self.turn(first, commands)? {
+                self.finish_checkpoints()?;
+                break;
+            }
+        }
+        self.log.mark()
+    }
+
+    /// What is to be done next; None: there will be nothing more.
+    fn next(&mut self, commands: &Receiver<Command>) -> Result<Option<Command>, DiskError> {
+        if !self.log.marked() {
+            match commands.recv_timeout(self.idle) {
+                Ok(command) => return Ok(Some(command)),
+                Err(RecvTimeoutError::Disconnected) => return Ok(None),
+                Err(RecvTimeoutError::Timeout) => self.log.mark()?,
+            }
+        }
+        Ok(commands.recv().ok())
     }
 
     /// One group: false when it was the last.

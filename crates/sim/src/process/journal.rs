@@ -11,6 +11,9 @@ use crate::disk::{Book, Disk};
 use crate::plan::US;
 use crate::random::Random;
 
+/// How often, per mille of its idle moments, the thread finds that it has been idle for long enough to mark what is durable.
+const MARKS: u64 = 30;
+
 /// What the thread does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
@@ -121,7 +124,8 @@ impl Journal {
             self.persisted = None;
             return;
         }
-        if !self.queue.is_empty() || self.stage == Stage::Sync || self.checkpointing.is_some() {
+        let unfinished = self.checkpointing.is_some() || !self.log.marked();
+        if !self.queue.is_empty() || self.stage == Stage::Sync || unfinished {
             self.due = Some(now + self.moment(random));
         }
     }
@@ -131,8 +135,19 @@ impl Journal {
             self.finish_checkpoint()?;
         }
         match self.stage {
+            Stage::Write if self.queue.is_empty() => {
+                if random.chance(MARKS) {
+                    self.mark(book)?;
+                }
+                Ok(())
+            }
+            // The system has it do nothing for a while, and more queues up.
+            Stage::Write if random.chance(400) => Ok(()),
             Stage::Write => {
-                let group = 1 + random.index(self.queue.len());
+                let group = match random.below(2) {
+                    0 => self.queue.len(),
+                    _ => 1 + random.index(self.queue.len()),
+                };
                 for write in self
                     .queue
                     .drain(..group.min(self.queue.len()))
@@ -151,8 +166,11 @@ impl Journal {
         match &write {
             Write::Checkpoint { op, .. } => {
                 let op = *op;
+                // With the new file comes a mark.
+                book.unmarked();
                 self.log.rotate()?;
                 book.synced();
+                book.marked(self.log.files());
                 // An older one that never began is superfluous.
                 self.waiting = Some((op, write));
                 self.look_at_checkpoint();
@@ -183,6 +201,17 @@ impl Journal {
         book.synced();
         self.stage = Stage::Write;
         self.persisted = self.appended.take().or(self.persisted);
+        Ok(())
+    }
+
+    /// Nothing has come for a while, or it has just been opened.
+    pub(crate) fn mark(&mut self, book: &mut Book) -> Result<(), DiskError> {
+        if !self.log.marked() {
+            // Until it is synced it may be torn.
+            book.unmarked();
+            self.log.mark()?;
+            book.marked(self.log.files());
+        }
         Ok(())
     }
 

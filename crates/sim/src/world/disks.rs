@@ -1,10 +1,11 @@
 //! Disks: starts from them, the moments at which they are written, and what goes wrong with them.
 
-use electrode_journal::{DiskError, DiskLog, Identity};
+use electrode_journal::{DiskError, Identity};
 use electrode_vr::{OpNumber, ReplicaId, Start, Stored, View};
 
 use super::{Clock, Happening, World};
 use crate::checks::Rule;
+use crate::disk::{Damage, Notice};
 use crate::plan::MS;
 use crate::process::Journal;
 
@@ -16,6 +17,9 @@ const REASON: Rule = Rule {
     name: "a disk that can't be written stops its replica, with a reason",
     source: "docs/protocol.md, \"Durability\"",
 };
+
+/// A damage that nobody could notice isn't done; so often another one is looked for.
+const TRIES: usize = 4;
 
 /// A log that was opened, and what was in it.
 type Opened = (Option<Journal>, Option<Stored>);
@@ -38,7 +42,7 @@ impl World {
         let disk = &mut self.machines[node].disk;
         disk.repair();
         let (damaged, expected) = (disk.damaged, disk.book.clone());
-        let (journal, found) = match Journal::open(disk, identity, delay) {
+        let (mut journal, found) = match Journal::open(disk, identity, delay) {
             Err(error @ DiskError::Damaged { .. }) if damaged => {
                 disk.set_aside();
                 self.fault(Some(node), || format!("its log is moved aside: {error}"));
@@ -60,6 +64,11 @@ impl World {
         let stored = found.map(|found| found.stored);
         let verdict = self.machines[node].disk.book.found(stored.as_ref());
         self.checks.read_back(node, verdict);
+        if self.random.chance(500) {
+            // Or the thread hasn't come to it when something happens.
+            let marked = journal.mark(&mut self.machines[node].disk.book);
+            marked.expect("the disk was repaired");
+        }
         if let (Start::New | Start::Bootstrap(_), Some(stored)) = (start, &stored) {
             // The log is begun right before the first promise is made; whatever more there is was said to others.
             let begun = stored.op() == OpNumber(0) && stored.last_normal() == View(0);
@@ -134,6 +143,9 @@ impl World {
         self.machines[node].disk.lose_power(&mut self.random);
         self.machines[node].clock.offset = Clock::begin(&mut self.random);
         self.crash(node, Some(restart_after));
+        if self.plan.disk_faults && !self.calm && self.random.chance(300) {
+            self.damage_files(node);
+        }
     }
 
     /// All machines at once.
@@ -175,40 +187,37 @@ impl World {
         }
     }
 
-    /// A bit of what was durable changes, and the machine goes down with it. No more logs are lost like that than memories
-    /// may be.
+    /// Something in the files changes, and the machine goes down with it.
     pub(crate) fn damage_log(&mut self, node: usize) {
+        if self.formed {
+            let restart = MS + self.random.below(50 * MS);
+            self.power_off(node, restart);
+            self.damage_files(node);
+        }
+    }
+
+    /// No more logs are lost like that than memories may be.
+    fn damage_files(&mut self, node: usize) {
         let without = |at: &usize| !self.machines[*at].disk.book.exists();
         let lost = (0..self.plan.replicas).filter(without).count();
         let damaged = self.machines.iter().filter(|it| it.disk.damaged).count();
         if !self.formed || lost + damaged >= self.plan.faults() {
             return;
         }
-        let restart = MS + self.random.below(50 * MS);
-        self.power_off(node, restart);
-        let files = self.machines[node].disk.files.copy();
-        let Some(name) = files.last_log() else {
-            return;
-        };
-        let length = files.disk().seen[&name].len();
-        let (at, bit) = (self.random.index(length), self.random.below(8));
-        if let Some(byte) = files
-            .disk()
-            .seen
-            .get_mut(&name)
-            .and_then(|it| it.get_mut(at))
-        {
-            *byte ^= 1 << bit;
-        }
-        // Damage to the very last write looks like a torn one (docs/protocol.md says so): that would be a lost log that
-        // nobody notices.
-        let noticed = DiskLog::open(files.copy(), self.identity(node));
-        if matches!(noticed, Err(DiskError::Damaged { .. })) {
-            self.fault(Some(node), || format!("byte {at} of its {name} is damaged"));
-            self.counts.damaged_logs += 1;
-            let disk = &mut self.machines[node].disk;
-            disk.files = files;
-            disk.damaged = true;
+        let disk = &mut self.machines[node].disk;
+        for _ in 0..TRIES {
+            let Some(damage) = Damage::draw(disk, &mut self.random) else {
+                return;
+            };
+            let name = damage.name.clone();
+            let what = match damage.notice {
+                Notice::Impossible => continue,
+                Notice::Undue => "where nothing durable is lost",
+                Notice::Due => "which was durable",
+            };
+            self.counts.damaged_logs += u64::from(damage.notice == Notice::Due);
+            damage.inflict(disk);
+            return self.fault(Some(node), || format!("its {name} is damaged, {what}"));
         }
     }
 }

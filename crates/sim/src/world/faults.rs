@@ -21,7 +21,7 @@ impl World {
     /// Whether a replica is up and takes part.
     pub(crate) fn is_normal(&self, node: usize) -> bool {
         let process = self.process(node);
-        process.is_some_and(|process| process.replica.snapshot().status == Status::Normal)
+        process.is_some_and(|process| process.core().snapshot().status == Status::Normal)
     }
 
     /// A replica of chance.
