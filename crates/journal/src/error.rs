@@ -65,6 +65,12 @@ pub enum DiskError {
          restore that file, or move both away to have the replica recover from the others"
     )]
     NoPromise(PathBuf),
+    /// There is a promise, but no log, and nobody else who could have one.
+    #[error(
+        "{0} has no log, but the file `promise` beside it says that this group of one has begun: what it had is lost. Restore \
+         the directory from a copy, or give an empty state directory, and --bootstrap, to begin a new group"
+    )]
+    NoLog(PathBuf),
     /// The thread that writes has ended without saying why.
     #[error("the thread that writes the log has ended; stopping, as in a crash")]
     Gone,

@@ -51,6 +51,9 @@ pub(super) fn open_journal(
         torn_bytes,
     }) = found
     else {
+        if replicas == 1 {
+            return Err(DiskError::NoLog(journal::directory(state_dir)).into());
+        }
         tracing::warn!("there is no log on disk: this replica recovers from the others");
         return Ok((Some(journal), None));
     };

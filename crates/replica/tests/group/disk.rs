@@ -274,6 +274,19 @@ fn a_log_is_neither_ignored_in_memory_mode_nor_used_without_its_promise() {
 }
 
 #[test]
+fn a_group_of_one_whose_log_is_gone_says_so_instead_of_waiting_for_nobody() {
+    let mut group = on_disk(1);
+    Client::new(&group, 1).call(b"op");
+    group.kill(0);
+    fs::remove_dir_all(group.state_dir(0).join("log")).unwrap();
+    let error = run(group.options(0)).expect_err("it must not start");
+    assert!(
+        matches!(error, RunError::Disk(DiskError::NoLog(_))),
+        "{error}"
+    );
+}
+
+#[test]
 fn a_memory_group_may_become_one_on_disk() {
     let mut group = Group::idle(3, false);
     for index in 0..3 {
