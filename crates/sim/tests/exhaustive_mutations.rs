@@ -32,6 +32,16 @@ const TWO_REQUESTS: Bounds = Bounds {
     clients: 2,
     ..SMALL
 };
+/// The second request waits until the first one's Prepare is decided.
+const IN_TURN: Bounds = Bounds {
+    window: 1,
+    ..TWO_REQUESTS
+};
+const STANDING: Bounds = Bounds {
+    standing: 1,
+    ..SMALL
+};
+
 const NOTICED: &[(Mutation, Bounds)] = &[
     (Mutation::ViewChangeQuorumOfF, SMALL),
     (Mutation::CommitQuorumOfF, SMALL),
@@ -47,6 +57,13 @@ const NOTICED: &[(Mutation, Bounds)] = &[
     (Mutation::AckBeforeStore, AROUND),
     (Mutation::KernelTakesGap, TWO_REQUESTS),
     (Mutation::KernelTakesNewerView, SMALL),
+    (Mutation::SuffixNotReplaced, IN_TURN),
+    (Mutation::LongerSuffixKept, IN_TURN),
+    (Mutation::StaleGenerationAccepted, STANDING),
+    (Mutation::LostRaceSubmitted, STANDING),
+    (Mutation::KernelTakesFenced, STANDING),
+    (Mutation::FenceLeavesTail, STANDING),
+    (Mutation::ClaimFromTail, STANDING),
 ];
 
 #[test]
