@@ -149,25 +149,34 @@ impl Letters {
         }
     }
 
+    /// Whether a replica with this gate can't ever take a message again that is for it.
+    pub(super) fn is_forgotten(&self, receiver: u32, letter: u32) -> bool {
+        let (letter, gate) = (self.letter(letter), &self.gates[receiver as usize]);
+        letter.to == gate.who
+            && match letter.stale {
+                Stale::Below(view) => gate.promised > view,
+                Stale::Ack(view, op) => {
+                    let counted = gate.counted.is_some_and(|counted| counted >= op);
+                    gate.promised > view || (gate.promised == view && counted)
+                }
+                Stale::Vote(view) => {
+                    gate.promised > view || (gate.promised == view && gate.decided)
+                }
+                Stale::Answer(nonce) => !gate.has_open(nonce),
+                Stale::Question(_) => false,
+            }
+    }
+
     /// A set to a replica with this gate, and another one with it, without what that replica can't take any more.
     pub(super) fn grown(&mut self, receiver: u32, set: u32, more: u32) -> u32 {
         let key = (receiver, set, more);
         if let Some(grown) = self.grown.get(&key) {
             return *grown;
         }
-        let gate = self.gates[receiver as usize];
         let all = self.sets[set].iter().chain(self.sets[more].iter()).copied();
-        let takes = |letter: &u32| match self.letter(*letter).stale {
-            Stale::Below(view) => gate.promised <= view,
-            Stale::Ack(view, op) => {
-                let counted = gate.counted.is_some_and(|counted| counted >= op);
-                gate.promised < view || (gate.promised == view && !counted)
-            }
-            Stale::Vote(view) => gate.promised < view || (gate.promised == view && !gate.decided),
-            Stale::Answer(nonce) => gate.has_open(nonce),
-            Stale::Question(_) => true,
-        };
-        let left = all.filter(takes).collect();
+        let left = all
+            .filter(|letter| !self.is_forgotten(receiver, *letter))
+            .collect();
         let grown = self.set(left);
         self.grown.insert(key, grown);
         grown

@@ -18,8 +18,8 @@ use super::numbered::Quick;
 use super::pasts::Pasts;
 use crate::checks::Violation;
 
-pub(super) use steps::Step;
-use steps::{Menu, Steps};
+use steps::Steps;
+pub(super) use steps::{Menu, Step};
 
 /// A replica's state, with what the search has to know of it.
 pub(super) struct Local {

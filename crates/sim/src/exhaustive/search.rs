@@ -101,7 +101,7 @@ impl<const N: usize> Search<N> {
     }
 
     fn explore(
-        mut self,
+        &mut self,
         mut progress: impl FnMut(&Explored),
     ) -> Result<Explored, Box<Counterexample>> {
         let first = match self.first() {

@@ -1,3 +1,6 @@
+use electrode_vr::Message;
+
+use super::super::locals::Menu;
 use super::*;
 
 /// One request, and nothing that is bounded.
@@ -71,6 +74,79 @@ fn silent_steps_hide_nothing_of_packets_around_the_programs() {
     silent_steps_hide_nothing(Bounds {
         view_changes: 1,
         around: 1,
+        ..QUIET
+    });
+}
+
+/// Everything that was reached within the bounds.
+fn explored(bounds: Bounds) -> Search<3> {
+    let mut search = Search::<3>::new(bounds);
+    let explored = search.explore(|_| {}).expect("everything holds");
+    assert!(explored.complete);
+    search
+}
+
+/// In each state of a replica each message that is forgotten there is offered to it once more: nothing else can happen with it
+/// than without.
+#[track_caller]
+fn what_is_forgotten_has_no_effect(bounds: Bounds) {
+    let mut search = explored(bounds);
+    let (messages, _) = search.letters.counts();
+    let mut offered = 0;
+    for local in (0..).take(search.locals.len()) {
+        let (gate, promised) = (
+            search.locals.local(local).gate,
+            search.locals.local(local).promised,
+        );
+        for letter in (0..).take(messages) {
+            if !search.letters.is_forgotten(gate, letter) {
+                continue;
+            }
+            let (to, message) = (
+                search.letters.letter(letter).to,
+                &search.letters.letter(letter).message,
+            );
+            let beside = match **message {
+                // What the primary knows of its backup changes, but not what it makes of it.
+                Message::PrepareOk { view, .. } if promised == view => continue,
+                // Its sender said this before.
+                Message::DoViewChange { view, .. } => {
+                    let from = search.letters.letter(letter).from;
+                    let before = Message::StartViewChange { view };
+                    vec![search.letters.number(from, to, before)]
+                }
+                _ => Vec::new(),
+            };
+            let mut menu = |set: Vec<u32>| {
+                let set = search.letters.set(set);
+                let (letters, pasts) = (&mut search.letters, &mut search.pasts);
+                search.locals.menu((local, set), to, letters, pasts)
+            };
+            let without = menu(beside.clone());
+            let with = menu([&beside[..], &[letter]].concat());
+            let can = |menu: &Menu| (menu.changes.clone(), menu.free.clone(), menu.acks);
+            let message = &search.letters.letter(letter).message;
+            assert_eq!(can(&with), can(&without), "{message:?} to replica {to}");
+            offered += 1;
+        }
+    }
+    assert!(offered > 2_000, "{offered} messages were offered");
+}
+
+#[test]
+fn what_is_forgotten_has_no_effect_with_two_requests_and_a_view_change() {
+    what_is_forgotten_has_no_effect(Bounds {
+        clients: 2,
+        view_changes: 1,
+        ..QUIET
+    });
+}
+
+#[test]
+fn what_is_forgotten_has_no_effect_with_a_view_change_and_a_crash() {
+    what_is_forgotten_has_no_effect(Bounds {
+        view_changes: 1,
+        crashes: 1,
         ..QUIET
     });
 }
