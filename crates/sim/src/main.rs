@@ -82,10 +82,10 @@ struct Options {
     /// with --exhaustive: programs that stand still at a time (default 0)
     #[argh(option, default = "Bounds::default().standing")]
     standing: u8,
-    /// with --exhaustive: packets of the fast path that no program takes (default 0)
+    /// with --exhaustive: packets of the fast path that no program takes (default 1)
     #[argh(option, default = "Bounds::default().around")]
     around: u8,
-    /// with --exhaustive: times that a retry timer changes something (default 0)
+    /// with --exhaustive: times that a retry timer changes something (default 1)
     #[argh(option, default = "Bounds::default().resends")]
     resends: u8,
     /// with --exhaustive: Prepares in flight (default 2)
