@@ -156,15 +156,18 @@ impl<S: StateMachine> Driver<S> {
         let last_op = host.fence();
         system.saw(self, Happened::Fenced { last_op });
         let mut waiting = Waiting::begin(Wait::Fence, system.now());
+        let mut patient = true;
         loop {
             self.give_stored(system)?;
             let op = self.core.snapshot().op;
             if op >= last_op {
                 break;
             }
-            if !waiting.pause(system) {
+            if !patient {
                 return Err(Stopped::FenceIncomplete { last_op, op }.into());
             }
+            // This process may have been stopped for as long as that: the ring is looked at once more when time is over.
+            patient = waiting.pause(system);
         }
         self.give(system, Input::FastPath(FastPathEvent::Fenced { last_op }));
         Ok(())

@@ -113,8 +113,9 @@ fn a_group_without_a_fast_path_sends_plainly_and_counts_nothing() {
 
 #[test]
 fn a_record_that_comes_late_is_waited_for_and_one_that_never_comes_stops_the_replica() {
-    let fenced = |comes: bool| {
+    let fenced = |comes: bool, pause: u64| {
         let (mut driver, mut paper) = begin(1, true);
+        paper.pause = pause;
         paper.accept(prepare(1));
         let late = paper.ring.pop_front();
         paper.late = late.filter(|_| comes);
@@ -126,13 +127,17 @@ fn a_record_that_comes_late_is_waited_for_and_one_that_never_comes_stops_the_rep
         let ended = turn(&mut driver, &mut paper);
         (ended, driver.core().snapshot().op, paper)
     };
-    let (ended, op, mut paper) = fenced(true);
+    let (ended, op, mut paper) = fenced(true, 300 * MS);
     assert_eq!((ended, op), (Ok(()), OpNumber(1)));
     let given = paper.lines("given");
     let at = |what: &str| given.iter().position(|line| line == what);
     assert!(at("stored") < at("fenced"), "{given:?}");
 
-    let (ended, ..) = fenced(false);
+    // The process itself was stopped while the record came.
+    let (ended, op, _) = fenced(true, 2000 * MS);
+    assert_eq!((ended, op), (Ok(()), OpNumber(1)));
+
+    let (ended, ..) = fenced(false, 300 * MS);
     let (last_op, op) = (OpNumber(1), OpNumber(0));
     assert_eq!(ended, Err(Stopped::FenceIncomplete { last_op, op }));
 }

@@ -62,6 +62,8 @@ pub(super) struct Paper {
     pub(super) ring: VecDeque<Prepare>,
     /// What is in the ring as soon as the driver waits for it.
     pub(super) late: Option<Prepare>,
+    /// How long a pause takes, in nanoseconds.
+    pub(super) pause: u64,
     pub(super) carrier: Option<(ReplicaId, Vec<ReplicaId>)>,
     host: Option<Host<Words>>,
     composed: String,
@@ -266,7 +268,7 @@ impl System<Null> for Paper {
     }
 
     fn pause(&mut self, waiting: &Waiting) -> bool {
-        self.clock = self.clock.plus(300_000_000);
+        self.clock = self.clock.plus(self.pause);
         self.ring.extend(self.late.take());
         self.clock < waiting.until
     }
