@@ -14,8 +14,11 @@ use electrode_wire::admission::Refusal;
 
 use super::{End, Outgoing, Place, Seen, Surroundings, disk_failed};
 use crate::card::CardMemory;
+use crate::checks::Checks;
+use crate::disk::Disk;
 use crate::frame::Host;
 use crate::machine::Ledger;
+use crate::trace::Trace;
 
 /// How often the ring is looked at for a record that the kernel promised: each time programs go on. A replica on Linux waits a
 /// second; a program that is stopped for longer than that stops the process there too.
@@ -36,22 +39,39 @@ pub(super) struct Simulated<'a, 'w> {
     pub(super) place: &'a mut Place,
 }
 
+/// What those have who watch.
+struct Watching<'a> {
+    at: u64,
+    trace: &'a mut Trace,
+    checks: &'a mut Checks,
+    disk: &'a Disk,
+    /// The replica as it is just now.
+    seen: Seen<'a>,
+}
+
 impl Simulated<'_, '_> {
+    fn watching<'a>(&'a mut self, driver: &'a Driver<Ledger>) -> Watching<'a> {
+        let place = &*self.place;
+        Watching {
+            at: self.around.at,
+            trace: self.around.trace,
+            checks: self.around.checks,
+            disk: self.around.disk,
+            seen: Seen { driver, place },
+        }
+    }
+
     /// What happened in the card since the last look is judged by what the replica was then.
     pub(super) fn watch(&mut self, driver: &Driver<Ledger>) {
-        let Surroundings {
+        let Watching {
             at,
             trace,
             checks,
             disk,
-            ..
-        } = &mut *self.around;
-        let seen = Seen {
-            driver,
-            place: self.place,
-        };
-        for event in self.place.card.take_events() {
-            trace.card(*at, seen.id(), &event);
+            seen,
+        } = self.watching(driver);
+        for event in seen.card().take_events() {
+            trace.card(at, seen.id(), &event);
             checks.card_event(seen, disk.promise, event);
         }
     }
@@ -251,18 +271,14 @@ impl System<Ledger> for Simulated<'_, '_> {
         if let Effect::Persist(_) = effect {
             self.watch(driver);
         }
-        let Surroundings {
+        let Watching {
             at,
             trace,
             checks,
             disk,
-            ..
-        } = &mut *self.around;
-        let seen = Seen {
-            driver,
-            place: self.place,
-        };
-        trace.effect(*at, seen.id(), effect);
+            seen,
+        } = self.watching(driver);
+        trace.effect(at, seen.id(), effect);
         match effect {
             Effect::Send { message, .. } | Effect::Broadcast(message) => {
                 checks.sent(seen, disk, message);
@@ -285,23 +301,19 @@ impl System<Ledger> for Simulated<'_, '_> {
         if let Happened::Given(_) | Happened::Fenced { .. } = what {
             self.watch(driver);
         }
-        let Surroundings {
+        let Watching {
             at,
             trace,
             checks,
             disk,
-            ..
-        } = &mut *self.around;
-        let seen = Seen {
-            driver,
-            place: self.place,
-        };
-        let generation = self.place.host.as_ref().map_or(0, FastPath::generation);
+            seen,
+        } = self.watching(driver);
+        let generation = seen.place.host.as_ref().map_or(0, FastPath::generation);
         match what {
             Happened::Given(Input::Message { from, message }) => {
-                trace.received(*at, seen.id(), from.index(), message);
+                trace.received(at, seen.id(), from.index(), message);
             }
-            Happened::Given(input) => trace.input(*at, seen.id(), input),
+            Happened::Given(input) => trace.input(at, seen.id(), input),
             Happened::Stepped => checks.stepped(seen, disk),
             Happened::Counted { op, acks } => checks.counted(seen, op, acks),
             Happened::Armed { view, primary } => {
